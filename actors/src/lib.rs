@@ -1,0 +1,3 @@
+//! The state, the transitions and the actors under the adjutant engine.
+
+pub mod model;

@@ -1,0 +1,4 @@
+//! Values: plain data with its checks and its text forms. No I/O, no clock, no async.
+
+pub mod ids;
+pub mod output;

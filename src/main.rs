@@ -1,0 +1,2 @@
+//! The adjutant program.
+fn main() {}
