@@ -4,3 +4,4 @@ pub mod ids;
 pub mod mint;
 pub mod output;
 pub mod role;
+pub mod token;
