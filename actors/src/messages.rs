@@ -1,0 +1,151 @@
+//! The whole wire between the actors on one page. Wishes are in the imperative, facts in the past.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::errors::EngineError;
+use crate::launch::{Built, Factory};
+use crate::model::task::TaskState;
+use crate::state::attempts::{AttemptEnd, Verdict};
+use crate::state::auth::Access;
+use crate::state::sessions::HeartbeatReply;
+
+/// To the state actor. Everything else reaches it as a turn in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateMsg {
+    /// Run the turns that wait.
+    Drain,
+}
+
+/// What a waiter is told of its task.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The task as it is now; `None` once it is forgotten.
+    pub task: Option<Arc<TaskState>>,
+    /// Its revision.
+    pub revision: u64,
+}
+
+/// Until when a parked caller waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Until the task is settled or suspended, or forgotten.
+    Ended,
+    /// Until its revision is above this one.
+    Past(u64),
+}
+
+/// To a waiter.
+#[derive(Debug)]
+pub enum WaiterMsg {
+    /// Park a caller.
+    Park {
+        /// What it waits for.
+        until: Until,
+        /// Where it is answered.
+        reply: oneshot::Sender<Change>,
+    },
+    /// A parked caller went away.
+    Left,
+    /// The task changed.
+    Changed(Change),
+}
+
+/// To an attempt.
+#[derive(Debug)]
+pub enum AttemptMsg {
+    /// The worker runs; this is how it is asked to stop.
+    Launched(CancellationToken),
+    /// The worker ended.
+    Ended(AttemptEnd),
+    /// The attempt is over in the state; stop the worker and report this verdict.
+    Stop(Verdict),
+    /// Let the attempt's clock run, or stand still.
+    Clock(bool),
+    /// The attempt's time is over, by the clock that was set with this number.
+    TimedOut(u64),
+    /// The time-out was decided, or was not one.
+    TimeDecided(Option<Verdict>),
+    /// The grace period is over.
+    GraceOver,
+    /// The state decided the attempt; nothing is left to do.
+    Decided,
+}
+
+/// To a session.
+#[derive(Debug)]
+pub enum SessionMsg {
+    /// Take a heartbeat.
+    Beat {
+        /// Who beats.
+        access: Access,
+        /// Where it is answered.
+        reply: oneshot::Sender<Result<HeartbeatReply, EngineError>>,
+    },
+    /// The turn for the gathered beats is done.
+    Beaten(Vec<Result<HeartbeatReply, EngineError>>),
+    /// Nothing was heard since the timer of this number was set.
+    Quiet(u64),
+    /// The session was detached or lapsed.
+    Closed,
+}
+
+/// What a supervised spawner gives to a launch.
+pub type Checkout = Result<(Built, u64), String>;
+
+/// To a supervised spawner.
+pub enum SpawnerMsg {
+    /// Give the built spawner.
+    Checkout(oneshot::Sender<Checkout>),
+    /// The spawner of this generation panicked.
+    Broke(u64, String),
+    /// Build it again, now that the backoff is over.
+    Rebuild,
+}
+
+/// How often something may be rebuilt before it is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Intensity {
+    /// Rebuilds within the period.
+    pub restarts: u32,
+    /// The period.
+    pub within: Duration,
+    /// Wait before the first rebuild; doubled for each further one within the period.
+    pub backoff: Duration,
+}
+
+impl Default for Intensity {
+    fn default() -> Self {
+        Self { restarts: 3, within: Duration::from_secs(10), backoff: Duration::from_millis(50) }
+    }
+}
+
+/// To the root supervisor.
+pub enum RootMsg {
+    /// Start an actor for a supervised spawner.
+    Supervise {
+        /// Its name in logs.
+        name: String,
+        /// Builds the spawner.
+        factory: Factory,
+        /// How often.
+        intensity: Intensity,
+        /// Where its actor is told.
+        reply: oneshot::Sender<Result<Arc<crate::root::SpawnerSeat>, EngineError>>,
+    },
+    /// Forget what is due.
+    Sweep,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wake_up_costs_nothing_to_send() {
+        assert_eq!(size_of::<StateMsg>(), 0);
+    }
+}

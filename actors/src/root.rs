@@ -1,0 +1,196 @@
+//! The root supervisor: starts the state actor, restarts what may be restarted, keeps the sweeps.
+//!
+//! One per engine, under the host's supervisor if one was given. When it stops, its whole tree
+//! stops; calls that wait get an error. Attempts, waiters and sessions are its children too, so
+//! that no supervision event ever stands before a turn; their ends need no act of its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::errors::EngineError;
+use crate::messages::{Intensity, RootMsg, SpawnerMsg, StateMsg};
+use crate::spawner_actor::{self, Spawner};
+use crate::state_actor::{self, StateActor};
+use crate::system::{Core, TreeGuard};
+
+/// Records that one sweeping turn looks at, at most.
+const SWEEP_BUDGET: usize = 256;
+/// Starts of one spawner's actor within [`RESTART_PERIOD`] before it is left dead.
+const SPAWNER_STARTS_MAX: usize = 5;
+const RESTART_PERIOD: Duration = Duration::from_secs(10);
+
+pub(crate) struct Root;
+
+pub(crate) struct Arguments {
+    pub(crate) core: Arc<Core>,
+    pub(crate) guard: Arc<TreeGuard>,
+}
+
+pub(crate) struct Tree {
+    core: Arc<Core>,
+    guard: Arc<TreeGuard>,
+    state_actor: ActorRef<StateMsg>,
+    spawners: HashMap<ActorId, Supervised>,
+}
+
+struct Supervised {
+    args: spawner_actor::Arguments,
+    starts: VecDeque<Instant>,
+    /// The reference that launches hold; told again after a restart.
+    seat: Arc<SpawnerSeat>,
+}
+
+/// Where launches find a supervised spawner's actor, whichever incarnation it is in.
+#[derive(Default)]
+pub struct SpawnerSeat {
+    actor: std::sync::Mutex<Option<ActorRef<SpawnerMsg>>>,
+    retired: AtomicBool,
+}
+
+impl SpawnerSeat {
+    /// The present incarnation, if there is one.
+    #[must_use]
+    pub fn actor(&self) -> Option<ActorRef<SpawnerMsg>> {
+        self.actor.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Ends the spawner's actor for good.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        if let Some(actor) = self.actor() {
+            actor.stop(None);
+        }
+    }
+
+    fn set(&self, actor: Option<ActorRef<SpawnerMsg>>) {
+        *self.actor.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = actor;
+    }
+}
+
+impl Actor for Root {
+    type Msg = RootMsg;
+    type State = Tree;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<RootMsg>,
+        args: Arguments,
+    ) -> Result<Tree, ActorProcessingErr> {
+        let Arguments { core, guard } = args;
+        let state_actor = start_state_actor(&core, &guard, &myself).await?;
+        let sweep = core.cfg.retention.sweep_interval;
+        myself.send_interval(sweep.max(Duration::from_millis(10)), || RootMsg::Sweep);
+        Ok(Tree { core, guard, state_actor, spawners: HashMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<RootMsg>,
+        message: RootMsg,
+        tree: &mut Tree,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RootMsg::Supervise { name, factory, intensity, reply } => {
+                tree.supervise(name, factory, intensity, reply, &myself).await;
+            }
+            RootMsg::Sweep => tree.sweep(&myself),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<RootMsg>,
+        event: SupervisionEvent,
+        tree: &mut Tree,
+    ) -> Result<(), ActorProcessingErr> {
+        let who = match &event {
+            SupervisionEvent::ActorTerminated(who, _, _) => who,
+            SupervisionEvent::ActorFailed(who, error) => {
+                tracing::error!(actor = %who.get_id(), %error, "an actor failed");
+                who
+            }
+            _ => return Ok(()),
+        };
+        let id = who.get_id();
+        if id == tree.state_actor.get_id() {
+            tracing::error!("the state actor ended and is restarted on the same state");
+            tree.core.count_restart();
+            tree.state_actor = start_state_actor(&tree.core, &tree.guard, &myself).await?;
+        } else if let Some(dead) = tree.spawners.remove(&id) {
+            tree.restart_spawner(dead, &myself).await;
+        }
+        Ok(())
+    }
+}
+
+async fn start_state_actor(
+    core: &Arc<Core>,
+    guard: &Arc<TreeGuard>,
+    root: &ActorRef<RootMsg>,
+) -> Result<ActorRef<StateMsg>, ActorProcessingErr> {
+    let args = state_actor::Arguments { core: core.clone(), guard: guard.clone() };
+    let (actor, _) = Actor::spawn_linked(None, StateActor, args, root.get_cell()).await?;
+    Ok(actor)
+}
+
+impl Tree {
+    async fn supervise(
+        &mut self,
+        name: String,
+        factory: crate::launch::Factory,
+        intensity: Intensity,
+        reply: oneshot::Sender<Result<Arc<SpawnerSeat>, EngineError>>,
+        myself: &ActorRef<RootMsg>,
+    ) {
+        let args = spawner_actor::Arguments { name, factory, intensity };
+        let seat = Arc::new(SpawnerSeat::default());
+        let supervised = Supervised { args, starts: VecDeque::new(), seat: seat.clone() };
+        self.restart_spawner(supervised, myself).await;
+        let _ = reply.send(Ok(seat));
+    }
+
+    /// Starts a spawner's actor, unless it was started too often of late.
+    async fn restart_spawner(&mut self, mut supervised: Supervised, myself: &ActorRef<RootMsg>) {
+        let now = Instant::now();
+        supervised.starts.retain(|at| now.duration_since(*at) <= RESTART_PERIOD);
+        supervised.starts.push_back(now);
+        supervised.seat.set(None);
+        if supervised.seat.retired.load(Ordering::Acquire) {
+            return;
+        }
+        if supervised.starts.len() > SPAWNER_STARTS_MAX {
+            tracing::error!(name = supervised.args.name, "a spawner's actor died too often");
+            return;
+        }
+        let args = supervised.args.clone();
+        match Actor::spawn_linked(None, Spawner, args, myself.get_cell()).await {
+            Ok((actor, _)) => {
+                supervised.seat.set(Some(actor.clone()));
+                self.spawners.insert(actor.get_id(), supervised);
+            }
+            Err(error) => tracing::error!(%error, "a spawner's actor could not be started"),
+        }
+    }
+
+    fn sweep(&self, myself: &ActorRef<RootMsg>) {
+        let Ok(now) = self.core.now() else { return };
+        let myself = myself.clone();
+        self.core.engine_turn(
+            "sweep",
+            move |state| state.sweep(now, SWEEP_BUDGET),
+            move |_links, more| {
+                if *more {
+                    let _ = myself.cast(RootMsg::Sweep);
+                }
+            },
+        );
+    }
+}

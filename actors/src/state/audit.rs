@@ -1,0 +1,110 @@
+//! The audit: what must hold between turns, each rule with its name. Looks at everything, so it
+//! is for tests and simulations; a debug build audits the tasks that a turn touched.
+
+use crate::model::ids::TaskId;
+use crate::model::task::TaskStatus;
+use crate::state::EngineState;
+
+impl EngineState {
+    /// Checks every rule; the error names the rule and what broke it.
+    ///
+    /// # Errors
+    /// The first broken rule.
+    pub fn audit(&self) -> Result<(), String> {
+        for (id, _) in self.tasks.iter() {
+            self.audit_task(*id)?;
+        }
+        self.audit_counts()?;
+        self.audit_edges()?;
+        self.audit_tokens()?;
+        self.audit_bodies()
+    }
+
+    /// Checks the rules of one task.
+    ///
+    /// # Errors
+    /// The first broken rule.
+    pub fn audit_task(&self, id: TaskId) -> Result<(), String> {
+        let Some(task) = self.tasks.get(&id) else { return Ok(()) };
+        let open = task.suspended_on.and_then(|key| self.resumes.get(&key));
+        let open = open.is_some_and(|question| {
+            question.task_id == id && question.answer.is_none() && !question.closed
+        });
+        rule("suspension", id, (task.status == TaskStatus::Suspended) == open)?;
+        rule("suspension key", id, task.suspended_on.is_some() == open)?;
+        let may_live = matches!(task.status, TaskStatus::Running | TaskStatus::Suspended);
+        rule("live attempts", id, !task.live || (may_live && task.attempt > 0))?;
+        let settled = self.settled.contains(&(task.settled_ms, id));
+        rule("settled", id, task.status.is_settled() == settled)?;
+        let held = self.attempts.get(&(id, task.attempt));
+        let armed = held.is_some_and(|attempt| self.handles.contains(&attempt.handle));
+        rule("handles", id, task.live == armed)?;
+        rule("depth", id, task.depth < self.rules.max_spawn_depth.max(1))
+    }
+
+    fn audit_counts(&self) -> Result<(), String> {
+        let live = self.tasks.iter().filter(|(_, task)| !task.status.is_settled()).count() as u64;
+        same("live counts", live, self.counters.live_tasks)?;
+        for (id, root) in self.tasks.iter().filter(|(id, task)| task.root == **id) {
+            let below = self
+                .tasks
+                .iter()
+                .filter(|(_, task)| task.root == *id && !task.status.is_settled())
+                .count() as u64;
+            same("tree counts", below, root.tree_live)?;
+        }
+        let settled = self.tasks.iter().filter(|(_, task)| task.status.is_settled()).count();
+        same("settled order", settled as u64, self.settled.len() as u64)
+    }
+
+    fn audit_edges(&self) -> Result<(), String> {
+        for (id, task) in self.tasks.iter() {
+            if let Some(parent) = task.parent.filter(|parent| self.tasks.contains(parent)) {
+                rule("child edges", *id, self.children.contains(&(parent, *id)))?;
+            }
+            if let Some(session) = task.session {
+                rule("owner edges", *id, self.owned.contains(&(session, *id)))?;
+            }
+            same("child counts", self.child_tasks(*id).len() as u64, task.children)?;
+        }
+        Ok(())
+    }
+
+    /// Every handle stands for an unrevoked token of a live attempt.
+    fn audit_tokens(&self) -> Result<(), String> {
+        for (_, fingerprint) in self.handles.iter() {
+            let Some(record) = self.tokens.get(fingerprint) else { continue };
+            let bound = record.task_id.zip(record.attempt);
+            let live = bound.is_some_and(|(task, attempt)| self.is_live(task, attempt));
+            if record.revoked || !live {
+                return Err(format!("tokens: the handle of {fingerprint:?} outlives its attempt"));
+            }
+        }
+        for (fingerprint, record) in self.tokens.iter() {
+            let bound = record.task_id.zip(record.attempt);
+            let live = bound.is_none_or(|(task, attempt)| self.is_live(task, attempt));
+            if !record.revoked && !live {
+                return Err(format!("tokens: worker token {fingerprint:?} outlives its attempt"));
+            }
+        }
+        Ok(())
+    }
+
+    fn audit_bodies(&self) -> Result<(), String> {
+        use crate::state::outputs::Body;
+        let held = self
+            .outputs
+            .iter()
+            .filter(|(_, output)| matches!(output.body(), Some(Body::Large { .. })))
+            .count() as u64;
+        same("bodies", held, self.bodies.iter().map(|(_, body)| body.holders).sum())
+    }
+}
+
+fn rule(name: &str, id: TaskId, holds: bool) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("{name}: broken at task {id}")) }
+}
+
+fn same(name: &str, counted: u64, kept: u64) -> Result<(), String> {
+    if counted == kept { Ok(()) } else { Err(format!("{name}: counted {counted}, kept {kept}")) }
+}

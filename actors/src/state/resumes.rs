@@ -1,0 +1,173 @@
+//! Questions to the senior: a task suspends on one, an answer resumes it. The answer is kept, so
+//! it can be read by whoever asked even after a detach, hours later.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::errors::EngineError;
+use crate::model::event::Event;
+use crate::model::ids::{ResumeKey, TaskId};
+use crate::model::task::TaskStatus;
+use crate::state::EngineState;
+use crate::state::auth::{Access, Reach};
+use crate::state::effect::{Effect, Now};
+
+/// A question and, once there is one, its answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResumePending {
+    /// The task that is suspended on it.
+    pub task_id: TaskId,
+    /// What was asked.
+    pub question: Arc<Value>,
+    /// The first answer; later ones are refused.
+    pub answer: Option<Arc<Value>>,
+    /// Whether the task came to an end before an answer did.
+    pub closed: bool,
+    /// Unix seconds.
+    pub asked_at: u64,
+}
+
+/// A value that was measured before its turn.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// The value.
+    pub value: Arc<Value>,
+    /// Bytes of its JSON text.
+    pub bytes: u64,
+}
+
+/// What a look at a question found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It is open; the task's revision tells when to look again.
+    Open {
+        /// The task that is suspended on it.
+        task: TaskId,
+        /// Its revision now.
+        revision: u64,
+    },
+    /// It was answered.
+    Given(Arc<Value>),
+    /// Its task came to an end without an answer.
+    Closed,
+}
+
+impl EngineState {
+    /// Suspends a task on a question.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidTransition` unless the task is Pending or Running.
+    pub fn query_senior(
+        &mut self,
+        access: Access,
+        task: TaskId,
+        key: ResumeKey,
+        question: Measured,
+        now: Now,
+    ) -> Result<ResumeKey, EngineError> {
+        let grant = self.check(access, Reach::Own(task), now)?;
+        let status = self.task_record(task)?.status;
+        if !matches!(status, TaskStatus::Pending | TaskStatus::Running) {
+            return Err(EngineError::transition(task, status, "be suspended on a question"));
+        }
+        self.spend(&grant)?;
+        self.move_task(task, TaskStatus::Suspended, "be suspended on a question", now)?;
+        let shown = self.shown_value(&question.value, question.bytes);
+        let record = ResumePending {
+            task_id: task,
+            question: question.value,
+            answer: None,
+            closed: false,
+            asked_at: now.unix,
+        };
+        self.resumes.insert(key, record);
+        self.questions.insert((task, key));
+        if let Some(record) = self.tasks.get_mut(&task) {
+            record.suspended_on = Some(key);
+        }
+        self.clock(task, false);
+        self.record(now, Event::SeniorQueried { task_id: task, question: shown });
+        self.record(now, Event::TaskSuspended { task_id: task, key });
+        Ok(key)
+    }
+
+    /// Answers an open question and resumes its task. The first answer wins.
+    ///
+    /// # Errors
+    /// Those of an authorization; `ResumeKeyNotFound`; `InvalidTransition` where the question was
+    /// answered or closed before.
+    pub fn answer_query(
+        &mut self,
+        access: Access,
+        key: ResumeKey,
+        answer: Measured,
+        now: Now,
+    ) -> Result<TaskId, EngineError> {
+        let grant = self.check(access, Reach::Anywhere, now)?;
+        let pending = self.resumes.get(&key).ok_or(EngineError::ResumeKeyNotFound)?;
+        let task = pending.task_id;
+        if pending.answer.is_some() || pending.closed {
+            let fate = if pending.closed { "closed" } else { "answered" };
+            return Err(EngineError::InvalidTransition(format!(
+                "question {key} of task {task} was {fate} and cannot be answered again"
+            )));
+        }
+        self.spend(&grant)?;
+        self.move_task(task, TaskStatus::Running, "be resumed", now)?;
+        let shown = self.shown_value(&answer.value, answer.bytes);
+        if let Some(pending) = self.resumes.get_mut(&key) {
+            pending.answer = Some(answer.value);
+        }
+        if let Some(record) = self.tasks.get_mut(&task) {
+            record.suspended_on = None;
+        }
+        self.clock(task, true);
+        self.record(now, Event::TaskResumed { task_id: task, key });
+        self.record(now, Event::SeniorAnswered { task_id: task, answer: shown });
+        Ok(task)
+    }
+
+    /// Lets the clock of a task's live attempt stand still, or run again.
+    fn clock(&mut self, task: TaskId, runs: bool) {
+        let live = self.tasks.get(&task).filter(|record| record.live).map(|record| record.attempt);
+        if let Some(attempt) = live {
+            self.effect(Effect::Clock(task, attempt, runs));
+        }
+    }
+
+    /// Looks at a question.
+    ///
+    /// # Errors
+    /// `ResumeKeyNotFound`.
+    pub fn read_answer(&self, key: ResumeKey) -> Result<Answer, EngineError> {
+        let pending = self.resumes.get(&key).ok_or(EngineError::ResumeKeyNotFound)?;
+        Ok(match &pending.answer {
+            Some(answer) => Answer::Given(answer.clone()),
+            None if pending.closed => Answer::Closed,
+            None => {
+                let revision = self.tasks.get(&pending.task_id).map_or(0, |task| task.revision);
+                Answer::Open { task: pending.task_id, revision }
+            }
+        })
+    }
+
+    /// A copy of a question's record.
+    #[must_use]
+    pub fn pending_resume(&self, key: ResumeKey) -> Option<ResumePending> {
+        self.resumes.get(&key).cloned()
+    }
+
+    /// Closes the open question of a task that comes to an end.
+    pub(crate) fn close_question(&mut self, task: TaskId) {
+        let Some(key) = self.tasks.get(&task).and_then(|record| record.suspended_on) else {
+            return;
+        };
+        if let Some(record) = self.tasks.get_mut(&task) {
+            record.suspended_on = None;
+        }
+        if let Some(pending) = self.resumes.get_mut(&key) {
+            pending.closed = true;
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Sessions: attach, heartbeat, detach, lapse. Each flip of `attached` makes exactly one event.
+
+use std::sync::Arc;
+
+use crate::errors::EngineError;
+use crate::model::event::Event;
+use crate::model::ids::{SessionId, TaskId};
+use crate::model::role::Role;
+use crate::model::session::{OperatorSession, SessionFaces};
+use crate::model::token::TokenFingerprint;
+use crate::state::EngineState;
+use crate::state::auth::{Access, NewToken, Reach};
+use crate::state::effect::{Effect, Now};
+use crate::state::tasks::CancelScope;
+
+/// What the state keeps of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SessionRecord {
+    pub(crate) operator_id: Arc<str>,
+    pub(crate) role: Role,
+    pub(crate) attached_at: u64,
+    pub(crate) last_seen: u64,
+    pub(crate) last_beat_ms: u64,
+    pub(crate) attached: bool,
+    /// Where the session stands in the order of the idle, while it is detached.
+    pub(crate) idle_since_ms: u64,
+    pub(crate) faces: Arc<SessionFaces>,
+    pub(crate) token: TokenFingerprint,
+}
+
+/// A session that is about to be opened, with its freshly minted token.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Who attaches.
+    pub operator_id: Arc<str>,
+    /// What it may do.
+    pub role: Role,
+    /// Kinds and registered faces.
+    pub faces: SessionFaces,
+    /// The session's token.
+    pub token: NewToken,
+}
+
+/// What a heartbeat tells the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HeartbeatReply {
+    /// The session that beat.
+    pub session: SessionId,
+    /// Whether new dispatches wait, so that a client starts nothing new.
+    pub drain: bool,
+    /// Milliseconds until the session lapses without another beat.
+    pub lapses_in_ms: u64,
+    /// Milliseconds until the session's token ends.
+    pub token_ends_in_ms: u64,
+}
+
+impl EngineState {
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// `TableFull` where there are too many sessions or tokens.
+    pub fn attach(&mut self, new: NewSession, now: Now) -> Result<SessionId, EngineError> {
+        let current = self.sessions.len() as u64;
+        let max = self.rules.limits.sessions;
+        if current >= max {
+            return Err(EngineError::TableFull { what: "sessions", current, max });
+        }
+        self.check_token_room()?;
+        let fingerprint = new.token.signed.fingerprint;
+        let id = fingerprint.session_id();
+        let record = SessionRecord {
+            operator_id: new.operator_id,
+            role: new.role,
+            attached_at: now.unix,
+            last_seen: now.unix,
+            last_beat_ms: now.ms,
+            attached: true,
+            idle_since_ms: 0,
+            faces: Arc::new(new.faces),
+            token: fingerprint,
+        };
+        self.store_token(new.token, Some(id), None);
+        self.lapses.insert((now.ms.saturating_add(self.rules.lapse_after_ms), id));
+        self.sessions.insert(id, record);
+        self.record(now, Event::SessionAttached { session_id: id, role: new.role });
+        Ok(id)
+    }
+
+    /// Takes a heartbeat: the session is seen now, and attached again if it was not.
+    ///
+    /// # Errors
+    /// Those of an authorization; `SessionNotFound` where the token has no session.
+    pub fn heartbeat(&mut self, access: Access, now: Now) -> Result<HeartbeatReply, EngineError> {
+        let grant = self.check(access, Reach::Anywhere, now)?;
+        let id = grant.session.ok_or(EngineError::SessionNotFound)?;
+        let record = self.sessions.get(&id).ok_or(EngineError::SessionNotFound)?;
+        let (token, role) = (record.token, record.role);
+        self.spend(&grant)?;
+        let lapse_after = self.rules.lapse_after_ms;
+        let Some(record) = self.sessions.get_mut(&id) else {
+            return Err(EngineError::SessionNotFound);
+        };
+        let idle_since = record.idle_since_ms;
+        record.last_seen = record.last_seen.max(now.unix);
+        record.last_beat_ms = now.ms;
+        let came_back = !std::mem::replace(&mut record.attached, true);
+        if came_back {
+            self.idle_sessions.remove(&(idle_since, id));
+            self.lapses.insert((now.ms.saturating_add(lapse_after), id));
+            self.record(now, Event::SessionAttached { session_id: id, role });
+        }
+        let ends = self.tokens.get(&token).map_or(0, |record| record.deadline_ms);
+        Ok(HeartbeatReply {
+            session: id,
+            drain: self.counters.paused,
+            lapses_in_ms: lapse_after,
+            token_ends_in_ms: ends.saturating_sub(now.ms),
+        })
+    }
+
+    /// Detaches the caller's own session; its tasks stay, and a heartbeat attaches it again.
+    ///
+    /// # Errors
+    /// Those of an authorization; `SessionNotFound` where the token has no session.
+    pub fn detach(&mut self, access: Access, now: Now) -> Result<SessionId, EngineError> {
+        let grant = self.check(access, Reach::Anywhere, now)?;
+        let id = grant.session.ok_or(EngineError::SessionNotFound)?;
+        if !self.sessions.contains(&id) {
+            return Err(EngineError::SessionNotFound);
+        }
+        self.spend(&grant)?;
+        self.close_session(id, now);
+        Ok(id)
+    }
+
+    /// Detaches the caller's own session and revokes its token: no heartbeat brings it back.
+    ///
+    /// # Errors
+    /// As [`Self::detach`].
+    pub fn detach_and_revoke(
+        &mut self,
+        access: Access,
+        now: Now,
+    ) -> Result<SessionId, EngineError> {
+        let id = self.detach(access, now)?;
+        if let Some(token) = self.sessions.get(&id).map(|record| record.token) {
+            self.revoke_token(token);
+        }
+        Ok(id)
+    }
+
+    /// Detaches one session if it is attached.
+    fn close_session(&mut self, id: SessionId, now: Now) {
+        let Some(record) = self.sessions.get_mut(&id) else { return };
+        if !std::mem::replace(&mut record.attached, false) {
+            return;
+        }
+        record.idle_since_ms = now.ms;
+        self.idle_sessions.insert((now.ms, id));
+        self.effect(Effect::SessionClosed(id));
+        self.record(now, Event::SessionDetached { session_id: id });
+    }
+
+    /// Detaches sessions whose last beat is too long ago, at most `budget` entries of the agenda a
+    /// call. Returns when to look again, in milliseconds of the monotonic clock.
+    ///
+    /// The agenda holds one entry per attached session. A beat does not move it: an entry that
+    /// comes due is put forward to the session's real lapse, so a beat costs no agenda at all.
+    pub fn lapse_sessions(&mut self, now: Now, budget: usize) -> Option<u64> {
+        for _ in 0..budget {
+            let (due, id) = *self.lapses.first()?;
+            if due > now.ms {
+                return Some(due);
+            }
+            self.lapses.remove(&(due, id));
+            let Some(record) = self.sessions.get(&id) else { continue };
+            if !record.attached {
+                continue;
+            }
+            let lapse = record.last_beat_ms.saturating_add(self.rules.lapse_after_ms);
+            if lapse > now.ms {
+                self.lapses.insert((lapse, id));
+                continue;
+            }
+            self.close_session(id, now);
+            if !self.rules.keepalive_on_idle {
+                self.cancel_owned(id, now);
+            }
+        }
+        self.lapses.first().map(|(due, _)| *due)
+    }
+
+    /// Cancels the open tasks of a session that lapsed.
+    fn cancel_owned(&mut self, id: SessionId, now: Now) {
+        for task in self.owned_tasks(id) {
+            let open = self.tasks.get(&task).is_some_and(|record| !record.status.is_settled());
+            if open {
+                self.cancel_tree(task, CancelScope::of(&self.rules), now);
+            }
+        }
+    }
+
+    fn owned_tasks(&self, id: SessionId) -> Vec<TaskId> {
+        let first = (id, TaskId::from_bits(0));
+        let last = (id, TaskId::from_bits(u128::MAX));
+        self.owned.range(first..=last).map(|(_, task)| *task).collect()
+    }
+
+    /// A snapshot of the caller's own session.
+    ///
+    /// # Errors
+    /// Those of an authorization; `SessionNotFound`.
+    pub fn read_session(
+        &mut self,
+        access: Access,
+        now: Now,
+    ) -> Result<OperatorSession, EngineError> {
+        let grant = self.check(access, Reach::Anywhere, now)?;
+        let found = grant.session.and_then(|id| self.session(id));
+        let session = found.ok_or(EngineError::SessionNotFound)?;
+        self.spend(&grant)?;
+        Ok(session)
+    }
+
+    /// The session of a token.
+    #[must_use]
+    pub fn session_of(&self, fingerprint: TokenFingerprint) -> Option<SessionId> {
+        self.tokens.get(&fingerprint).and_then(|record| record.session)
+    }
+
+    /// A snapshot of a session, with the list of its tasks made now.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<OperatorSession> {
+        let record = self.sessions.get(&id)?;
+        let faces = (*record.faces).clone();
+        Some(OperatorSession {
+            id,
+            operator_id: record.operator_id.to_string(),
+            role: record.role,
+            attached_at: record.attached_at,
+            last_seen: record.last_seen,
+            attached: record.attached,
+            owned_task_ids: self.owned_tasks(id),
+            token_nonce: record.token.to_string(),
+            operator_kind: faces.operator_kind,
+            runtime_agent_kinds: faces.runtime_agent_kinds,
+            bp_agent_kinds: faces.bp_agent_kinds,
+            bp_global_kind: faces.bp_global_kind,
+            bridge_id: faces.bridge_id,
+            hook_id: faces.hook_id,
+            operator_backend_id: faces.operator_backend_id,
+        })
+    }
+}

@@ -1,0 +1,208 @@
+//! The state actor: owns the cell, runs one turn at a time, then settles what the turns asked for.
+//!
+//! Spawned and always restarted by the root; ends with it. It awaits no other actor and no I/O.
+//! When it dies, the batch in flight gets an error and the queue waits for the next incarnation;
+//! the state is in the cell and loses nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::time::Instant;
+
+use crate::config::HoldPolicy;
+use crate::errors::EngineError;
+use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, WaiterMsg};
+use crate::model::ids::TaskId;
+use crate::state::EngineState;
+use crate::state::effect::Effect;
+use crate::system::{Core, Links, TreeGuard};
+use crate::turn::{Queued, Ran, Turn};
+
+/// Turns that one message runs at most, so that stops and supervision events are served between.
+const BATCH_TURNS: usize = 64;
+/// Time that one message takes at most, apart from its last turn.
+const BATCH_TIME: Duration = Duration::from_micros(100);
+
+pub(crate) struct StateActor;
+
+pub(crate) struct Arguments {
+    pub(crate) core: Arc<Core>,
+    pub(crate) guard: Arc<TreeGuard>,
+}
+
+pub(crate) struct Incarnation {
+    core: Arc<Core>,
+    /// Turns that ran and wait for their release. Only a panic of our own code leaves some here.
+    batch: Vec<Arc<dyn Turn>>,
+    effects: Vec<Effect>,
+    _guard: Arc<TreeGuard>,
+}
+
+impl Actor for StateActor {
+    type Msg = StateMsg;
+    type State = Incarnation;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<StateMsg>,
+        args: Arguments,
+    ) -> Result<Incarnation, ActorProcessingErr> {
+        let core = args.core;
+        core.queue.open_port(Box::new(move || myself.cast(StateMsg::Drain).is_ok()));
+        Ok(Incarnation { core, batch: Vec::new(), effects: Vec::new(), _guard: args.guard })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<StateMsg>,
+        message: StateMsg,
+        state: &mut Incarnation,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            StateMsg::Drain => state.drain(),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<StateMsg>,
+        _event: SupervisionEvent,
+        _state: &mut Incarnation,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+impl Incarnation {
+    /// Runs a batch of turns, settles it, releases its callers, and asks to be woken for the rest.
+    fn drain(&mut self) {
+        let core = self.core.clone();
+        {
+            let mut state = core.lock_state();
+            let mut links = core.lock_links();
+            let start = Instant::now();
+            let mut before = start;
+            for _ in 0..BATCH_TURNS {
+                let Some(queued) = core.queue.pop() else { break };
+                self.run(&mut state, &mut links, queued);
+                let now = Instant::now();
+                self.guard_hold(now.saturating_duration_since(before));
+                before = now;
+                if now.saturating_duration_since(start) >= BATCH_TIME {
+                    break;
+                }
+            }
+            self.settle(&state, &mut links);
+        }
+        for turn in self.batch.drain(..) {
+            turn.release();
+        }
+        core.queue.batch_done();
+    }
+
+    fn run(&mut self, state: &mut EngineState, links: &mut Links, queued: Queued) {
+        let Queued { turn, permit } = queued;
+        if permit {
+            self.core.permits.add_permits(1);
+        }
+        match turn.run(state) {
+            Ran::Keep => {
+                state.commit(&mut self.effects);
+                turn.follow(links, &self.core);
+                self.batch.push(turn);
+            }
+            Ran::Undo => {
+                state.rollback();
+                self.batch.push(turn);
+            }
+            Ran::Deferred(task) => {
+                state.rollback();
+                links.line.push_back((task, turn));
+            }
+            Ran::Abandoned => {}
+        }
+    }
+
+    /// Reports a turn that held the state for too long: in its caller, or in the log.
+    fn guard_hold(&mut self, held: Duration) {
+        if held.as_millis() <= self.core.cfg.max_hold_ms {
+            return;
+        }
+        let Some(turn) = self.batch.last() else { return };
+        let hold_ms = crate::state::millis(held);
+        self.core.count_hold();
+        tracing::warn!(op = turn.op(), hold_ms, "a turn held the state for too long");
+        if turn.is_hosts() && self.core.cfg.hold_policy == HoldPolicy::Panic {
+            turn.overheld(held);
+            self.batch.pop();
+        }
+    }
+
+    /// Carries out what the batch asked of the outside, in one order: the only place that sends
+    /// events, and the only one that tells waiters, attempts and sessions.
+    fn settle(&mut self, state: &EngineState, links: &mut Links) {
+        if self.effects.is_empty() {
+            return;
+        }
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Announce(record) => self.core.announce(record),
+                Effect::Changed(task) => tell_waiter(&self.core, links, state, task),
+                Effect::Stop(task, attempt, verdict) => {
+                    links.tell_attempt(task, attempt, AttemptMsg::Stop(verdict));
+                    links.attempts.remove(&(task, attempt));
+                }
+                Effect::Clock(task, attempt, runs) => {
+                    links.tell_attempt(task, attempt, AttemptMsg::Clock(runs));
+                }
+                Effect::SessionClosed(session) => {
+                    if let Some(actor) = self.core.lock_sessions().remove(&session) {
+                        let _ = actor.cast(SessionMsg::Closed);
+                    }
+                }
+                Effect::Dispatching(true) => {
+                    let line = links.line.drain(..);
+                    let turns = line.map(|(_, turn)| Queued { turn, permit: false });
+                    self.core.queue.push_front(turns);
+                }
+                Effect::Dispatching(false) => {}
+            }
+        }
+    }
+}
+
+/// Tells a task's waiter of a change, and lets a deferred dispatch of a settled task go on.
+fn tell_waiter(core: &Arc<Core>, links: &mut Links, state: &EngineState, task: TaskId) {
+    #[cfg(debug_assertions)]
+    if let Err(broken) = state.audit_task(task) {
+        tracing::error!(%task, broken, "a turn broke a rule of the state");
+        debug_assert!(false, "a turn broke a rule of the state: {broken}");
+    }
+    if !links.line.is_empty() && state.glance(&task).is_none_or(|(status, _)| status.is_final()) {
+        let (gone, stay): (VecDeque<_>, VecDeque<_>) =
+            links.line.drain(..).partition(|(waits, _)| *waits == task);
+        links.line = stay;
+        core.queue.push_front(gone.into_iter().map(|(_, turn)| Queued { turn, permit: false }));
+    }
+    let Some(waiter) = links.waiters.get(&task) else { return };
+    let _ = waiter.actor.cast(WaiterMsg::Changed(change_of(state, task)));
+}
+
+/// What a waiter is told of a task.
+pub(crate) fn change_of(state: &EngineState, task: TaskId) -> Change {
+    let revision = state.glance(&task).map_or(u64::MAX, |(_, revision)| revision);
+    Change { task: state.task(&task).map(Arc::new), revision }
+}
+
+impl Drop for Incarnation {
+    fn drop(&mut self) {
+        self.core.queue.close_port();
+        for turn in self.batch.drain(..) {
+            turn.fail(EngineError::Internal("the state actor ended within its batch".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Turns as callers bring them: admission by permit, refusal without a trace, host closures.
+
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, oneshot};
+
+use crate::config::EngineCfg;
+use crate::errors::EngineError;
+use crate::launch::Factory;
+use crate::messages::{Intensity, RootMsg, SessionMsg};
+use crate::model::event::{Event, EventRecord};
+use crate::model::ids::{SessionId, TaskId};
+use crate::root::SpawnerSeat;
+use crate::session_actor::{self, Session};
+use crate::state::EngineState;
+use crate::state::auth::Access;
+use crate::state::effect::Now;
+use crate::state::sessions::HeartbeatReply;
+use crate::system::{ActorSystem, Core, Counts, Links};
+use crate::turn::{Queued, Step, TurnCell, TurnReply};
+
+impl Core {
+    /// Takes a permit for a caller's turn.
+    async fn admit(&self, op: &'static str) -> Result<(), EngineError> {
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) if self.cfg.try_only => return Err(EngineError::LockBusy(op)),
+            Err(_) => {
+                let wait = tokio::time::timeout(self.cfg.retry_budget(), self.permits.acquire());
+                match wait.await {
+                    Ok(Ok(permit)) => permit,
+                    _ => return Err(EngineError::LockBusyAfterRetry(op)),
+                }
+            }
+        };
+        permit.forget();
+        Ok(())
+    }
+
+    /// Queues a caller's turn and waits for its reply.
+    pub(crate) async fn call<R, F, H>(
+        self: &Arc<Self>,
+        op: &'static str,
+        hosts: bool,
+        run: F,
+        follow: H,
+    ) -> Result<R, EngineError>
+    where
+        R: Send + 'static,
+        F: FnMut(&mut EngineState) -> Step<R> + Send + 'static,
+        H: FnOnce(&mut R, &mut Links, &Arc<Self>) + Send + 'static,
+    {
+        self.admit(op).await?;
+        let cell = TurnCell::new(op, hosts, run, follow);
+        let reply = TurnReply(cell.clone());
+        self.enqueue(Queued { turn: cell, permit: true });
+        reply.await
+    }
+
+    /// Whether an attempt has sent nothing yet, so that launching it again repeats nothing.
+    pub(crate) async fn is_silent(self: &Arc<Self>, task: TaskId, attempt: u32) -> bool {
+        let (tell, told) = oneshot::channel();
+        self.engine_turn(
+            "is_silent",
+            move |state| state.is_live(task, attempt) && state.sent_nothing(task, attempt),
+            move |_links, silent| {
+                let _ = tell.send(*silent);
+            },
+        );
+        told.await.unwrap_or(false)
+    }
+
+    /// Takes several heartbeats in one turn; each gets its own answer.
+    pub(crate) async fn beat_turn(
+        self: &Arc<Self>,
+        calls: Vec<Access>,
+    ) -> Vec<Result<HeartbeatReply, EngineError>> {
+        let count = calls.len();
+        let now = match self.now() {
+            Ok(now) => now,
+            Err(error) => return vec![Err(error); count],
+        };
+        let run = move |state: &mut EngineState| {
+            Step::Keep(calls.iter().map(|access| state.heartbeat(*access, now)).collect::<Vec<_>>())
+        };
+        match self.call("heartbeat", false, run, |_, _, _| ()).await {
+            Ok(replies) => replies,
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    /// The actor of a session that beats; started if it is not there.
+    fn session_actor(
+        self: &Arc<Self>,
+        session: SessionId,
+    ) -> Result<ractor::ActorRef<SessionMsg>, EngineError> {
+        if let Some(actor) = self.lock_sessions().get(&session) {
+            return Ok(actor.clone());
+        }
+        self.ensure_tree()?;
+        let root = self.root().ok_or_else(|| EngineError::Stopped("root supervisor".to_owned()))?;
+        let args = session_actor::Arguments { core: self.clone(), session };
+        let (actor, _) =
+            ractor::ActorRuntime::spawn_linked_instant(None, Session, args, root.get_cell())
+                .map_err(|error| EngineError::Internal(error.to_string()))?;
+        let mut sessions = self.lock_sessions();
+        let kept = sessions.entry(session).or_insert_with(|| actor.clone()).clone();
+        drop(sessions);
+        if kept.get_id() != actor.get_id() {
+            actor.stop(None);
+        }
+        Ok(kept)
+    }
+}
+
+impl ActorSystem {
+    /// The configuration that the system was made with.
+    #[must_use]
+    pub fn cfg(&self) -> &EngineCfg {
+        &self.core.cfg
+    }
+
+    /// The present moment by the engine's clock.
+    ///
+    /// # Errors
+    /// `Internal` where the wall clock stands before 1970.
+    pub fn now(&self) -> Result<Now, EngineError> {
+        self.core.now()
+    }
+
+    /// The sender of the event stream. What a host sends reaches subscribers and is not logged.
+    #[must_use]
+    pub fn event_tx(&self) -> broadcast::Sender<Event> {
+        self.core.events.clone()
+    }
+
+    /// A subscription to numbered events.
+    #[must_use]
+    pub fn subscribe_records(&self) -> broadcast::Receiver<EventRecord> {
+        self.core.records.subscribe()
+    }
+
+    /// What the engine counted of its own life.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.core.counts()
+    }
+
+    /// Turns that wait at the moment.
+    #[must_use]
+    pub fn queued_turns(&self) -> usize {
+        self.core.queue.len()
+    }
+
+    /// Runs a host's closure on the state, in a turn of its own.
+    ///
+    /// A panic in the closure is undone and resumed here; an overlong closure is kept and, by the
+    /// hold policy, panics here. Dropping this future before the turn ran takes the turn back.
+    ///
+    /// # Errors
+    /// `LockBusy`, `LockBusyAfterRetry`, `Stopped`.
+    pub async fn with_state<F, R>(&self, op: &'static str, f: F) -> Result<R, EngineError>
+    where
+        F: FnOnce(&mut EngineState) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let mut f = Some(f);
+        let run = move |state: &mut EngineState| {
+            let f = f.take().expect("a turn that does not defer runs once");
+            Step::Keep(f(state))
+        };
+        self.core.call(op, true, run, |_, _, _| ()).await
+    }
+
+    /// Runs a transition in a turn of its own. What a refused one changed is undone.
+    ///
+    /// # Errors
+    /// Those of the transition, and those of [`Self::with_state`].
+    pub async fn transact<F, R>(&self, op: &'static str, f: F) -> Result<R, EngineError>
+    where
+        F: FnOnce(&mut EngineState) -> Result<R, EngineError> + Send + 'static,
+        R: Send + 'static,
+    {
+        let mut f = Some(f);
+        let run = move |state: &mut EngineState| {
+            let f = f.take().expect("a turn that does not defer runs once");
+            match f(state) {
+                Ok(reply) => Step::Keep(Ok(reply)),
+                Err(error) => Step::Undo(Err(error)),
+            }
+        };
+        self.core.call(op, false, run, |_, _, _| ()).await?
+    }
+
+    /// Takes a heartbeat through the session's actor, which gathers those that come together.
+    ///
+    /// # Errors
+    /// Those of an authorization; `SessionNotFound`; those of [`Self::with_state`].
+    pub async fn heartbeat(
+        &self,
+        session: SessionId,
+        access: Access,
+    ) -> Result<HeartbeatReply, EngineError> {
+        let known = self.core.lock_sessions().contains_key(&session);
+        if !known {
+            // Only a session that exists gets an actor; a forged id costs one turn and no more.
+            let now = self.now()?;
+            let reply = self.transact("heartbeat", move |state| state.heartbeat(access, now)).await;
+            if reply.is_ok() {
+                self.core.session_actor(session)?;
+            }
+            return reply;
+        }
+        let (reply, answered) = oneshot::channel();
+        let actor = self.core.session_actor(session)?;
+        let _ = actor.cast(SessionMsg::Beat { access, reply });
+        match answered.await {
+            Ok(reply) => reply,
+            Err(_) => {
+                self.core.lock_sessions().remove(&session);
+                let now = self.now()?;
+                self.transact("heartbeat", move |state| state.heartbeat(access, now)).await
+            }
+        }
+    }
+
+    /// Starts an actor that keeps a spawner built.
+    ///
+    /// # Errors
+    /// `Stopped`; `Internal` outside a runtime.
+    pub async fn supervise(
+        &self,
+        name: String,
+        factory: Factory,
+        intensity: Intensity,
+    ) -> Result<Arc<SpawnerSeat>, EngineError> {
+        self.core.ensure_tree()?;
+        let stopped = || EngineError::Stopped("root supervisor".to_owned());
+        let root = self.core.root().ok_or_else(stopped)?;
+        let (reply, answered) = oneshot::channel();
+        let _ = root.cast(RootMsg::Supervise { name, factory, intensity, reply });
+        answered.await.map_err(|_| stopped())?
+    }
+
+    /// Refuses everything from now on and stops the tree at once.
+    pub fn close(&self, reason: &str) {
+        self.core.close(reason);
+    }
+}

@@ -1,0 +1,261 @@
+//! Tables that remember what a turn touched, and can undo it.
+//!
+//! A mutable access keeps the old value the first time a turn touches a record; `rollback` puts
+//! the old values back, `commit` forgets them. The keys that were kept are the records that the
+//! turn touched: what a journal has to write and which waiters have to be told.
+//!
+//! Keys may be chosen by callers, so the maps keep the standard library's keyed hasher.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::ops::RangeBounds;
+
+#[derive(Debug, Clone)]
+struct Slot<V> {
+    touched_in: u64,
+    value: V,
+}
+
+/// A map from key to record with the memory of one turn.
+#[derive(Debug, Clone)]
+pub struct Table<K, V> {
+    map: HashMap<K, Slot<V>>,
+    undo: Vec<(K, Option<V>)>,
+    turn: u64,
+}
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self { map: HashMap::new(), undo: Vec::new(), turn: 1 }
+    }
+}
+
+/// Two tables are equal when their records are; the memory of a turn does not count.
+impl<K: Eq + Hash, V: PartialEq> PartialEq for Table<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.map.len() == other.map.len()
+            && self
+                .map
+                .iter()
+                .all(|(key, slot)| other.map.get(key).is_some_and(|twin| twin.value == slot.value))
+    }
+}
+
+impl<K: Eq + Hash + Clone, V: Clone> Table<K, V> {
+    /// The record under `key`.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.map.get(key).map(|slot| &slot.value)
+    }
+
+    /// Whether a record stands under `key`.
+    pub fn contains(&self, key: &K) -> bool {
+        self.map.contains_key(key)
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The record under `key` for change; the turn now touches it.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let slot = self.map.get_mut(key)?;
+        if slot.touched_in != self.turn {
+            slot.touched_in = self.turn;
+            self.undo.push((key.clone(), Some(slot.value.clone())));
+        }
+        Some(&mut slot.value)
+    }
+
+    /// Puts a record under `key`, in place of one that stands there.
+    pub fn insert(&mut self, key: K, value: V) {
+        let slot = Slot { touched_in: self.turn, value };
+        match self.map.insert(key.clone(), slot) {
+            Some(old) if old.touched_in == self.turn => {}
+            old => self.undo.push((key, old.map(|slot| slot.value))),
+        }
+    }
+
+    /// Takes the record under `key` away. The turn touches it even if it made it itself.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let slot = self.map.remove(key)?;
+        self.undo.push((key.clone(), Some(slot.value.clone())));
+        Some(slot.value)
+    }
+
+    /// All records, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.map.iter().map(|(key, slot)| (key, &slot.value))
+    }
+
+    /// The keys that this turn touched; one key may come twice.
+    pub fn touched(&self) -> impl Iterator<Item = &K> {
+        self.undo.iter().map(|(key, _)| key)
+    }
+
+    /// Ends the turn and keeps its changes.
+    pub fn commit(&mut self) {
+        if !self.undo.is_empty() {
+            self.undo.clear();
+            self.undo.shrink_to(64);
+            self.turn += 1;
+        }
+    }
+
+    /// Ends the turn and puts every record back as it was.
+    pub fn rollback(&mut self) {
+        self.turn += 1;
+        while let Some((key, old)) = self.undo.pop() {
+            match old {
+                Some(value) => {
+                    self.map.insert(key, Slot { touched_in: 0, value });
+                }
+                None => {
+                    self.map.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// An ordered set with the memory of one turn: deadlines, and edges that are listed by owner.
+#[derive(Debug, Clone)]
+pub struct Index<K> {
+    set: BTreeSet<K>,
+    undo: Vec<(K, bool)>,
+}
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Self { set: BTreeSet::new(), undo: Vec::new() }
+    }
+}
+
+impl<K: PartialEq> PartialEq for Index<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.set == other.set
+    }
+}
+
+impl<K: Ord + Clone> Index<K> {
+    /// Adds `key`.
+    pub fn insert(&mut self, key: K) {
+        if self.set.insert(key.clone()) {
+            self.undo.push((key, true));
+        }
+    }
+
+    /// Takes `key` away.
+    pub fn remove(&mut self, key: &K) {
+        if let Some(key) = self.set.take(key) {
+            self.undo.push((key, false));
+        }
+    }
+
+    /// The smallest key.
+    #[must_use]
+    pub fn first(&self) -> Option<&K> {
+        self.set.first()
+    }
+
+    /// The keys within `bounds`, in order.
+    pub fn range<R: RangeBounds<K>>(&self, bounds: R) -> impl Iterator<Item = &K> {
+        self.set.range(bounds)
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.set.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+
+    /// Whether `key` is there.
+    pub fn contains(&self, key: &K) -> bool {
+        self.set.contains(key)
+    }
+
+    /// Ends the turn and keeps its changes.
+    pub fn commit(&mut self) {
+        self.undo.clear();
+        self.undo.shrink_to(64);
+    }
+
+    /// Ends the turn and undoes its changes.
+    pub fn rollback(&mut self) {
+        while let Some((key, inserted)) = self.undo.pop() {
+            if inserted {
+                self.set.remove(&key);
+            } else {
+                self.set.insert(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(records: &[(u8, u32)]) -> Table<u8, u32> {
+        let mut table = Table::default();
+        for (key, value) in records {
+            table.insert(*key, *value);
+        }
+        table.commit();
+        table
+    }
+
+    #[test]
+    fn rollback_restores_changed_added_and_removed_records() {
+        let before = table(&[(1, 10), (2, 20), (3, 30)]);
+        let mut after = before.clone();
+        *after.get_mut(&1).unwrap() = 11;
+        *after.get_mut(&1).unwrap() = 12;
+        after.remove(&2);
+        after.insert(2, 99);
+        after.remove(&2);
+        after.insert(4, 40);
+        after.remove(&4);
+        after.insert(5, 50);
+        assert_ne!(after, before);
+        after.rollback();
+        assert_eq!(after, before);
+    }
+
+    #[test]
+    fn a_committed_turn_cannot_be_undone_by_the_next_one() {
+        let mut table = table(&[(1, 10)]);
+        *table.get_mut(&1).unwrap() = 11;
+        table.commit();
+        *table.get_mut(&1).unwrap() = 12;
+        table.rollback();
+        assert_eq!(table.get(&1), Some(&11));
+    }
+
+    #[test]
+    fn an_index_rolls_back_in_reverse() {
+        let mut index = Index::default();
+        index.insert(1);
+        index.commit();
+        let before = index.clone();
+        index.remove(&1);
+        index.insert(1);
+        index.remove(&1);
+        index.insert(2);
+        index.rollback();
+        assert_eq!(index, before);
+    }
+}

@@ -1,0 +1,122 @@
+//! The waiter: parks callers on one task and answers them when the task changes as they wish.
+//!
+//! It holds no truth: everything it knows was told to it by the state actor, which casts `Park`
+//! and `Changed` in the order of the turns, so no change falls between the two. Spawned when a
+//! task is first watched, under the root; never restarted: if it dies, its callers ask once more.
+//! It retires when nobody is parked and no `Park` is on its way.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
+
+use crate::messages::{Change, Until, WaiterMsg};
+use crate::model::ids::TaskId;
+use crate::system::Core;
+
+pub(crate) struct Waiter;
+
+pub(crate) struct Arguments {
+    pub(crate) core: Arc<Core>,
+    pub(crate) task: TaskId,
+}
+
+pub(crate) struct Watch {
+    core: Arc<Core>,
+    task: TaskId,
+    parked: Vec<(Until, oneshot::Sender<Change>)>,
+    last: Option<Change>,
+    parks: u64,
+}
+
+impl Actor for Waiter {
+    type Msg = WaiterMsg;
+    type State = Watch;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<WaiterMsg>,
+        args: Arguments,
+    ) -> Result<Watch, ActorProcessingErr> {
+        let Arguments { core, task } = args;
+        Ok(Watch { core, task, parked: Vec::new(), last: None, parks: 0 })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<WaiterMsg>,
+        message: WaiterMsg,
+        watch: &mut Watch,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            WaiterMsg::Park { until, reply } => watch.park(until, reply),
+            WaiterMsg::Left => watch.parked.retain(|(_, reply)| !reply.is_closed()),
+            WaiterMsg::Changed(change) => watch.changed(change),
+        }
+        if watch.parked.is_empty() {
+            watch.retire(myself);
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<WaiterMsg>,
+        _event: SupervisionEvent,
+        _watch: &mut Watch,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+impl Change {
+    /// Whether this change is what a caller waits for.
+    pub(crate) fn satisfies(&self, until: Until) -> bool {
+        match until {
+            Until::Ended => self.task.as_ref().is_none_or(|task| task.status.ends_poll()),
+            Until::Past(revision) => self.revision > revision,
+        }
+    }
+}
+
+impl Watch {
+    fn park(&mut self, until: Until, reply: oneshot::Sender<Change>) {
+        self.parks += 1;
+        match &self.last {
+            Some(change) if change.satisfies(until) => {
+                let _ = reply.send(change.clone());
+            }
+            _ => self.parked.push((until, reply)),
+        }
+    }
+
+    fn changed(&mut self, change: Change) {
+        for (until, reply) in std::mem::take(&mut self.parked) {
+            if change.satisfies(until) {
+                let _ = reply.send(change.clone());
+            } else if !reply.is_closed() {
+                self.parked.push((until, reply));
+            }
+        }
+        self.last = Some(change);
+    }
+
+    /// Asks the state actor to let this waiter go, unless somebody was parked meanwhile.
+    fn retire(&self, myself: ActorRef<WaiterMsg>) {
+        let (task, parks) = (self.task, self.parks);
+        self.core.engine_turn(
+            "retire_waiter",
+            |_state| (),
+            move |links, ()| {
+                let idle = links.waiters.get(&task).is_some_and(|link| {
+                    link.parks == parks && link.actor.get_id() == myself.get_id()
+                });
+                if idle {
+                    links.waiters.remove(&task);
+                    myself.stop(None);
+                }
+            },
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! Tokens from the outside: verify, resolve to a task, mint, revoke.
+
+use std::time::Duration;
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::role::{Role, Verb};
+use adjutant_actors::model::token::{
+    CapToken, TokenFingerprint, TokenRequest, WorkerHandle, parse_handle,
+};
+use adjutant_actors::state::auth::{NewToken, Reach};
+use adjutant_actors::state::effect::Now;
+
+use crate::engine::Engine;
+
+impl Engine {
+    /// Verifies a token for a verb and spends one use: signature, expiry, role × verb, record.
+    ///
+    /// # Errors
+    /// `BadSignature`, `TokenExpired`, `RoleViolation`, `TokenNotFound`, `TokenRevoked`,
+    /// `TokenUsesExhausted`; none of them spends a use.
+    pub async fn verify_token(&self, token: &CapToken, verb: Verb) -> Result<(), EngineError> {
+        let (access, now) = (self.access(token, verb)?, self.now()?);
+        self.system()
+            .transact("verify_token", move |state| state.verify(access, Reach::Anywhere, now))
+            .await
+    }
+
+    /// As [`Self::verify_token`], and whether a worker's token may name this task: with the verbs
+    /// of reading, polling and cancelling also a sub-task below its own, with `DispatchAttempt`
+    /// only those, with every other verb only its own.
+    ///
+    /// # Errors
+    /// Those of [`Self::verify_token`], `TokenTaskMismatch`, `TaskNotFound`.
+    pub async fn verify_token_for_task(
+        &self,
+        token: &CapToken,
+        verb: Verb,
+        task_id: &TaskId,
+    ) -> Result<(), EngineError> {
+        let (access, now) = (self.access(token, verb)?, self.now()?);
+        let reach = reach_of(verb, *task_id);
+        self.system()
+            .transact("verify_token_for_task", move |state| state.verify(access, reach, now))
+            .await
+    }
+
+    /// The task that a worker's token is bound to. The token is verified; no use is spent.
+    ///
+    /// # Errors
+    /// Those of [`Self::verify_token`]; `RoleViolation` for another role than Worker.
+    pub async fn task_id_from_token(&self, token: &CapToken) -> Result<TaskId, EngineError> {
+        let (signed, now) = (self.signed(token)?, self.now()?);
+        if token.role != Role::Worker {
+            return Err(EngineError::RoleViolation { role: token.role, verb: Verb::VerifyToken });
+        }
+        let bound = move |state: &mut adjutant_actors::state::EngineState| {
+            state.bound_task(signed, now).map(|(task, _)| task)
+        };
+        self.system().transact("task_id_from_token", bound).await
+    }
+
+    /// The task behind a worker handle. A handle with a typing error is refused without a look-up.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a text that is no handle; `TokenNotFound`, `TokenExpired`.
+    pub async fn task_id_from_handle(&self, handle: &str) -> Result<TaskId, EngineError> {
+        self.resolve_handle(handle).await.map(|(task, _)| task)
+    }
+
+    /// The task and the attempt behind a worker handle.
+    ///
+    /// # Errors
+    /// As [`Self::task_id_from_handle`].
+    pub async fn resolve_handle(&self, handle: &str) -> Result<(TaskId, u32), EngineError> {
+        parse_handle(handle).map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
+        let (key, now) = (self.signer().handle_key(handle), self.now()?);
+        self.system().transact("resolve_handle", move |state| state.resolve_handle(&key, now)).await
+    }
+
+    /// Mints one more worker token for the task's live attempt; it dies with the attempt.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidTransition` where no attempt is live;
+    /// `InvalidArgument` for a `ttl` of zero or `max_uses` of 0.
+    pub async fn mint_worker_token(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+        ttl: Duration,
+        max_uses: Option<u32>,
+    ) -> Result<CapToken, EngineError> {
+        let (access, now) = (self.access(token, Verb::MintWorkerToken)?, self.now()?);
+        if max_uses == Some(0) {
+            return Err(EngineError::InvalidArgument("max_uses is 0".to_owned()));
+        }
+        let (minted, new) =
+            self.mint_token(worker_name(*task_id), Role::Worker, ttl, max_uses, now)?;
+        let task = *task_id;
+        self.system()
+            .transact("mint_worker_token", move |state| {
+                state.mint_worker_token(access, task, new, now)
+            })
+            .await?;
+        Ok(minted)
+    }
+
+    /// Revokes a token by its fingerprint. Trusted callers only.
+    ///
+    /// # Errors
+    /// `TokenNotFound`.
+    pub async fn revoke_token(&self, fingerprint: TokenFingerprint) -> Result<(), EngineError> {
+        self.system().transact("revoke_token", move |state| state.revoke(fingerprint)).await
+    }
+
+    /// Retires a signing key: tokens under it no longer verify, and all their records are
+    /// revoked. Returns how many. Looks at every record. Trusted callers only.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for the active key or one that is not there.
+    pub async fn retire_key(&self, kid: u32) -> Result<usize, EngineError> {
+        self.signer()
+            .retire(kid)
+            .map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
+        self.system().transact("retire_key", move |state| Ok(state.revoke_minted_under(kid))).await
+    }
+
+    /// Mints a token and makes the record that a turn will store of it.
+    pub(crate) fn mint_token(
+        &self,
+        agent_id: String,
+        role: Role,
+        ttl: Duration,
+        max_uses: Option<u32>,
+        now: Now,
+    ) -> Result<(CapToken, NewToken), EngineError> {
+        if ttl.is_zero() {
+            return Err(EngineError::InvalidArgument("the token's ttl is zero".to_owned()));
+        }
+        let request = TokenRequest {
+            agent_id,
+            role,
+            scopes: vec!["*".to_owned()],
+            issued_at: now.unix,
+            // The signed times are whole seconds; the record below has the exact end.
+            ttl: Duration::from_secs(
+                ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0)),
+            ),
+            max_uses,
+            nonce: self.mint().nonce(),
+        };
+        let (token, signed) = self.signer().mint_at(request);
+        let life = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = now.ms.saturating_add(life);
+        let record = NewToken { token: token.clone(), signed, deadline_ms };
+        Ok((token, record))
+    }
+
+    pub(crate) fn draw_handle(&self) -> WorkerHandle {
+        WorkerHandle::draw(self.mint())
+    }
+}
+
+/// Whom a dispatch's worker token names.
+pub(crate) fn worker_name(task: TaskId) -> String {
+    format!("worker-of-{task}")
+}
+
+/// How far a verb reaches for a worker.
+fn reach_of(verb: Verb, task: TaskId) -> Reach {
+    match verb {
+        Verb::ReadTaskState | Verb::PollTask | Verb::CancelTask => Reach::Tree(task),
+        Verb::DispatchAttempt => Reach::Below(task),
+        _ => Reach::Own(task),
+    }
+}

@@ -1,0 +1,180 @@
+//! Events for those who watch: plain and numbered streams, the tail, and a feed without holes.
+
+use std::collections::VecDeque;
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::model::event::{Event, EventRecord};
+use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::role::Verb;
+use adjutant_actors::model::token::CapToken;
+use adjutant_actors::state::auth::Reach;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::JoinHandle;
+
+use crate::engine::Engine;
+
+/// A live stream of events. A receiver that lags is told how many it missed.
+pub type EventStream = broadcast::Receiver<Event>;
+
+/// What an [`EventFeed`] delivers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delivery {
+    /// The next event.
+    Record(EventRecord),
+    /// Events that the reader missed and that are gone from the tail: exactly these numbers.
+    Missed {
+        /// First number that is gone.
+        from: u64,
+        /// Last number that is gone.
+        to: u64,
+    },
+}
+
+/// Events in their order from a number on: the tail first, then live. Where the reader lags, it
+/// is refilled from the tail; what is gone there is told exactly.
+#[derive(Debug)]
+pub struct EventFeed {
+    engine: Engine,
+    live: broadcast::Receiver<EventRecord>,
+    ready: VecDeque<EventRecord>,
+    last: u64,
+}
+
+impl EventFeed {
+    /// The next delivery; `None` once the engine is gone. Dropping this future loses nothing.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        loop {
+            while let Some(record) = self.ready.front() {
+                if record.seq > self.last + 1 {
+                    let (from, to) = (self.last + 1, record.seq - 1);
+                    self.last = to;
+                    return Some(Delivery::Missed { from, to });
+                }
+                let record = self.ready.pop_front()?;
+                if record.seq > self.last {
+                    self.last = record.seq;
+                    return Some(Delivery::Record(record));
+                }
+            }
+            match self.live.recv().await {
+                Ok(record) => self.ready.push_back(record),
+                Err(RecvError::Lagged(_)) => {
+                    let missed = self.engine.events_after(self.last, usize::MAX).await;
+                    self.ready.extend(missed.unwrap_or_default());
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// The sender of the event stream. What a host sends itself reaches the subscribers and is
+    /// not in the log. Trusted callers only.
+    #[must_use]
+    pub fn event_tx(&self) -> broadcast::Sender<Event> {
+        self.system().event_tx()
+    }
+
+    /// A live stream of events from now on. Trusted callers only; [`Self::subscribe_with`] takes a
+    /// token.
+    #[must_use]
+    pub fn subscribe(&self) -> EventStream {
+        self.event_tx().subscribe()
+    }
+
+    /// A live stream of numbered events from now on. Trusted callers only.
+    #[must_use]
+    pub fn subscribe_records(&self) -> broadcast::Receiver<EventRecord> {
+        self.system().subscribe_records()
+    }
+
+    /// A live stream of numbered events from now on, for an observer.
+    ///
+    /// # Errors
+    /// Those of an authorization with `SubscribeEvents`.
+    pub async fn subscribe_with(
+        &self,
+        token: &CapToken,
+    ) -> Result<broadcast::Receiver<EventRecord>, EngineError> {
+        let live = self.subscribe_records();
+        self.verify_token(token, Verb::SubscribeEvents).await?;
+        Ok(live)
+    }
+
+    /// Events after a number, oldest first, at most `limit`, as far as the tail reaches back. If
+    /// the first one's number is above `after + 1`, those between are gone. Trusted callers only.
+    ///
+    /// # Errors
+    /// `LockBusy`, `Stopped`.
+    pub async fn events_after(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<EventRecord>, EngineError> {
+        self.system()
+            .transact("events_after", move |state| Ok(state.events_after(after, limit)))
+            .await
+    }
+
+    /// As [`Self::events_after`], for an observer, of one task or of all.
+    ///
+    /// # Errors
+    /// Those of an authorization with `ReadTrace`.
+    pub async fn read_trace(
+        &self,
+        token: &CapToken,
+        task_id: Option<&TaskId>,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<EventRecord>, EngineError> {
+        let (access, now) = (self.access(token, Verb::ReadTrace)?, self.now()?);
+        let task = task_id.copied();
+        self.system()
+            .transact("read_trace", move |state| {
+                state.verify(access, task.map_or(Reach::Anywhere, Reach::Tree), now)?;
+                let mut found = state.events_after(after, usize::MAX);
+                found.retain(|record| task.is_none() || record.event.task_id() == task);
+                found.truncate(limit);
+                Ok(found)
+            })
+            .await
+    }
+
+    /// A feed of events after a number; 0 starts at the tail's beginning. Trusted callers only.
+    ///
+    /// # Errors
+    /// As [`Self::events_after`].
+    pub async fn event_feed(&self, after: u64) -> Result<EventFeed, EngineError> {
+        let live = self.subscribe_records();
+        let ready = self.events_after(after, usize::MAX).await?;
+        Ok(EventFeed { engine: self.unanchored(), live, ready: ready.into(), last: after })
+    }
+
+    /// Delivers events to a host's actor as its own message type, from a number on. `wrap` may
+    /// pass one over with `None`. Ends with the actor, the engine, or the handle's abort.
+    ///
+    /// # Errors
+    /// As [`Self::events_after`].
+    pub async fn forward_events<M, F>(
+        &self,
+        actor: ractor::ActorRef<M>,
+        after: u64,
+        wrap: F,
+    ) -> Result<JoinHandle<()>, EngineError>
+    where
+        M: ractor::Message,
+        F: Fn(Delivery) -> Option<M> + Send + 'static,
+    {
+        let mut feed = self.event_feed(after).await?;
+        Ok(tokio::spawn(async move {
+            while let Some(delivery) = feed.next().await {
+                if let Some(message) = wrap(delivery) {
+                    if actor.cast(message).is_err() {
+                        return;
+                    }
+                }
+            }
+        }))
+    }
+}

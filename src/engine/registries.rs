@@ -1,0 +1,112 @@
+//! The named faces of operators, and how a session's names become an [`OperatorInfo`].
+
+use std::sync::Arc;
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::state::attempts::Plan;
+
+use crate::engine::Engine;
+use crate::operator::{Operator, OperatorInfo, SeniorBridge, SpawnHook};
+
+impl Engine {
+    /// Registers a senior bridge, in place of one of the same name.
+    pub async fn register_senior_bridge(
+        &self,
+        id: impl Into<String>,
+        bridge: Arc<dyn SeniorBridge>,
+    ) {
+        self.inner.bridges.insert(id.into(), bridge);
+    }
+
+    /// Registers a spawn hook, in place of one of the same name.
+    pub async fn register_spawn_hook(&self, id: impl Into<String>, hook: Arc<dyn SpawnHook>) {
+        self.inner.hooks.insert(id.into(), hook);
+    }
+
+    /// Registers an operator, in place of one of the same name.
+    pub async fn register_operator(&self, id: impl Into<String>, operator: Arc<dyn Operator>) {
+        self.inner.operators.insert(id.into(), operator);
+    }
+
+    /// Forgets a senior bridge; one that is not there is no error.
+    pub async fn unregister_senior_bridge(&self, id: &str) {
+        self.inner.bridges.remove(id);
+    }
+
+    /// Forgets a spawn hook; one that is not there is no error.
+    pub async fn unregister_spawn_hook(&self, id: &str) {
+        self.inner.hooks.remove(id);
+    }
+
+    /// Forgets an operator; one that is not there is no error.
+    pub async fn unregister_operator(&self, id: &str) {
+        self.inner.operators.remove(id);
+    }
+
+    /// Names of the registered spawn hooks, in order.
+    pub async fn list_spawn_hook_ids(&self) -> Vec<String> {
+        self.inner.hooks.ids()
+    }
+
+    /// Names of the registered senior bridges, in order.
+    pub async fn list_senior_bridge_ids(&self) -> Vec<String> {
+        self.inner.bridges.ids()
+    }
+
+    /// Names of the registered operators, in order.
+    pub async fn list_operator_ids(&self) -> Vec<String> {
+        self.inner.operators.ids()
+    }
+
+    /// A registered operator by its name.
+    pub fn find_operator(&self, id: &str) -> Option<Arc<dyn Operator>> {
+        self.inner.operators.get(id)
+    }
+
+    /// The operator on whose behalf an attempt runs. A sub-task has its parent's.
+    pub(crate) fn operator_info(&self, plan: &Plan) -> OperatorInfo {
+        let Some((_, operator_id, faces)) = &plan.session else { return OperatorInfo::default() };
+        OperatorInfo {
+            kind: faces.kind_for(&plan.spec.agent),
+            id: operator_id.to_string(),
+            senior_bridge: self.inner.bridges.resolve("senior bridge", faces.bridge_id.as_ref()),
+            spawn_hook: self.inner.hooks.resolve("spawn hook", faces.hook_id.as_ref()),
+            operator: self.inner.operators.resolve("operator", faces.operator_backend_id.as_ref()),
+        }
+    }
+
+    /// Under `strict_link`: refuses a session whose faces resolve to nothing.
+    pub(crate) fn check_faces(&self, plan: &Plan) -> Result<(), EngineError> {
+        let Some((_, _, faces)) = &plan.session else { return Ok(()) };
+        if !self.cfg().strict_link {
+            return Ok(());
+        }
+        let missing = [
+            (
+                "senior bridge",
+                &faces.bridge_id,
+                faces.bridge_id.as_ref().is_some_and(|id| self.inner.bridges.get(id).is_none()),
+            ),
+            (
+                "spawn hook",
+                &faces.hook_id,
+                faces.hook_id.as_ref().is_some_and(|id| self.inner.hooks.get(id).is_none()),
+            ),
+            (
+                "operator",
+                &faces.operator_backend_id,
+                faces
+                    .operator_backend_id
+                    .as_ref()
+                    .is_some_and(|id| self.inner.operators.get(id).is_none()),
+            ),
+        ];
+        match missing.into_iter().find(|(_, _, missing)| *missing) {
+            Some((face, id, _)) => Err(EngineError::DispatchFailed(format!(
+                "the session names {face} {}, which nobody registered",
+                id.as_deref().unwrap_or_default()
+            ))),
+            None => Ok(()),
+        }
+    }
+}

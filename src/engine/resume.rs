@@ -1,0 +1,98 @@
+//! Questions to the senior: ask, answer, await the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::messages::Until;
+use adjutant_actors::model::ids::{ResumeKey, TaskId};
+use adjutant_actors::model::role::Verb;
+use adjutant_actors::model::token::CapToken;
+use adjutant_actors::state::EngineState;
+use adjutant_actors::state::auth::Access;
+use adjutant_actors::state::resumes::Answer;
+use adjutant_actors::system::PollStart;
+use serde_json::Value;
+
+use crate::engine::Engine;
+
+impl Engine {
+    /// Asks the senior and suspends the task; its attempt's clock stands still. The key names the
+    /// question and grants nothing. A worker that runs goes on, and may await the answer.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidTransition` unless the task is Pending or Running;
+    /// `ValueTooLarge`.
+    pub async fn query_senior(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+        question: Value,
+    ) -> Result<ResumeKey, EngineError> {
+        let (access, now, task) = (self.access(token, Verb::QuerySenior)?, self.now()?, *task_id);
+        let question = self.measured("question", question)?;
+        let key = self.mint().resume_key();
+        self.system()
+            .transact("query_senior", move |state| {
+                state.query_senior(access, task, key, question, now)
+            })
+            .await
+    }
+
+    /// Answers a question as a senior and resumes its task. The first answer wins.
+    ///
+    /// # Errors
+    /// Those of an authorization; `ResumeKeyNotFound`; `InvalidTransition` where it was answered
+    /// or closed before; `ValueTooLarge`.
+    pub async fn answer_query(
+        &self,
+        token: &CapToken,
+        key: ResumeKey,
+        answer: Value,
+    ) -> Result<(), EngineError> {
+        let access = self.access(token, Verb::AnswerQuery)?;
+        self.answer(access, key, answer).await
+    }
+
+    /// As [`Self::answer_query`], without a token. Trusted callers only.
+    ///
+    /// # Errors
+    /// As [`Self::answer_query`].
+    pub async fn resume(&self, key: ResumeKey, answer: Value) -> Result<(), EngineError> {
+        self.answer(Access::Trusted, key, answer).await
+    }
+
+    async fn answer(
+        &self,
+        access: Access,
+        key: ResumeKey,
+        answer: Value,
+    ) -> Result<(), EngineError> {
+        let (answer, now) = (self.measured("answer", answer)?, self.now()?);
+        self.system()
+            .transact("answer_query", move |state| state.answer_query(access, key, answer, now))
+            .await?;
+        Ok(())
+    }
+
+    /// Waits for the answer to a question; one that was given before is returned at once. A
+    /// timeout of zero only looks; longer ones are clamped to `max_hold`. Trusted callers only.
+    ///
+    /// # Errors
+    /// `ResumeKeyNotFound`; `PollTimeout`; `Cancelled` where the task came to an end unanswered.
+    pub async fn await_resume(
+        &self,
+        key: ResumeKey,
+        timeout: Duration,
+    ) -> Result<Value, EngineError> {
+        let hold = timeout.min(self.cfg().long_hold.max_hold);
+        let look = move |state: &mut EngineState, _first: bool| match state.read_answer(key)? {
+            Answer::Given(answer) => Ok(PollStart::Ready(answer)),
+            Answer::Closed => Err(EngineError::Cancelled),
+            Answer::Open { .. } if hold.is_zero() => Err(EngineError::PollTimeout),
+            Answer::Open { task, revision } => Ok(PollStart::Wait(task, Until::Past(revision))),
+        };
+        let answer = self.system().wait_for("await_resume", hold, look, |_| None).await?;
+        Ok(Arc::unwrap_or_clone(answer))
+    }
+}

@@ -1,0 +1,62 @@
+//! What seniors may do beside answering: inject a directive, pause and resume dispatching.
+
+use std::sync::Arc;
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::measure::measure_text;
+use adjutant_actors::model::role::Verb;
+use adjutant_actors::model::token::CapToken;
+
+use crate::engine::Engine;
+
+impl Engine {
+    /// Sets the prompt of the task's next attempt.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidTransition` for a task that is final; `ValueTooLarge`.
+    pub async fn inject_directive(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+        directive: impl Into<String>,
+    ) -> Result<(), EngineError> {
+        let (access, now) = (self.access(token, Verb::InjectDirective)?, self.now()?);
+        let (task, directive) = (*task_id, directive.into());
+        measure_text("directive", &directive, self.cfg().limits.prompt_bytes)?;
+        let directive: Arc<str> = Arc::from(directive);
+        self.system()
+            .transact("inject_directive", move |state| {
+                state.inject_directive(access, task, directive, now)
+            })
+            .await
+    }
+
+    /// Lets new dispatches of the whole engine wait, in their order; running ones go on.
+    ///
+    /// # Errors
+    /// Those of an authorization.
+    pub async fn pause_dispatch(&self, token: &CapToken) -> Result<(), EngineError> {
+        self.set_paused(token, Verb::PauseLoop, true).await
+    }
+
+    /// Lets the dispatches that wait go on, in their order.
+    ///
+    /// # Errors
+    /// Those of an authorization.
+    pub async fn resume_dispatch(&self, token: &CapToken) -> Result<(), EngineError> {
+        self.set_paused(token, Verb::ResumeLoop, false).await
+    }
+
+    async fn set_paused(
+        &self,
+        token: &CapToken,
+        verb: Verb,
+        paused: bool,
+    ) -> Result<(), EngineError> {
+        let (access, now) = (self.access(token, verb)?, self.now()?);
+        self.system()
+            .transact("pause_dispatch", move |state| state.set_paused(access, paused, now))
+            .await
+    }
+}

@@ -1,0 +1,159 @@
+//! Tasks: start, read, cancel, mark.
+
+use std::sync::Arc;
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::measure::{check_name, measure, measure_text};
+use adjutant_actors::model::role::{Role, Verb};
+use adjutant_actors::model::task::{TaskSpec, TaskState};
+use adjutant_actors::model::token::CapToken;
+use adjutant_actors::state::resumes::Measured;
+use adjutant_actors::state::tasks::NewTask;
+use adjutant_actors::state::verdicts::Marking;
+use serde_json::Value;
+
+use crate::engine::Engine;
+
+/// What may be said of a new task beside its spec. Use the struct update syntax.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskOptions {
+    /// The task that this one is to be a sub-task of. A worker's tasks are sub-tasks of its own
+    /// where none is named; it may name one below that.
+    pub parent: Option<TaskId>,
+}
+
+impl Engine {
+    /// Starts a task: creates it Pending, with its first prompt. A worker's task is a sub-task of
+    /// the worker's own.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidArgument` and `ValueTooLarge` for the spec;
+    /// `SpawnDepthExceeded`, `ChildLimitExceeded`, `TaskLimitExceeded`; `Stopped` in a shutdown.
+    pub async fn start_task(
+        &self,
+        token: &CapToken,
+        spec: TaskSpec,
+    ) -> Result<TaskId, EngineError> {
+        self.start_task_with(token, spec, TaskOptions::default()).await
+    }
+
+    /// As [`Self::start_task`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::start_task`]; `TokenTaskMismatch` or `TaskNotFound` for the named parent.
+    pub async fn start_task_with(
+        &self,
+        token: &CapToken,
+        spec: TaskSpec,
+        options: TaskOptions,
+    ) -> Result<TaskId, EngineError> {
+        let access = self.access(token, Verb::StartTask)?;
+        if token.role != Role::Worker {
+            self.refuse_while_draining()?;
+        }
+        check_name("agent", &spec.agent)?;
+        measure_text("directive", &spec.initial_directive, self.cfg().limits.prompt_bytes)?;
+        let now = self.now()?;
+        let id = self.mint().task_id();
+        let new = NewTask { id, spec: Arc::new(spec), parent: options.parent };
+        self.system().transact("start_task", move |state| state.create_task(access, new, now)).await
+    }
+
+    /// A snapshot of a task.
+    ///
+    /// # Errors
+    /// Those of an authorization.
+    pub async fn read_task_state(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+    ) -> Result<TaskState, EngineError> {
+        let (access, now, task) = (self.access(token, Verb::ReadTaskState)?, self.now()?, *task_id);
+        self.system()
+            .transact("read_task_state", move |state| state.read_task(access, task, now))
+            .await
+    }
+
+    /// Cancels a task and, unless configured otherwise, the sub-tasks below it. Their workers are
+    /// asked to stop, and stopped by force after the grace period. Cancelling a cancelled task is
+    /// fine and changes nothing.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidTransition` for a task that passed.
+    pub async fn cancel_task(&self, token: &CapToken, task_id: &TaskId) -> Result<(), EngineError> {
+        let (access, now, task) = (self.access(token, Verb::CancelTask)?, self.now()?, *task_id);
+        self.system()
+            .transact("cancel_task", move |state| state.cancel_task(access, task, now))
+            .await
+    }
+
+    /// Passes a Pending or Running task with a value, as an operator; a live attempt is ended.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidTransition` for any other status; `ValueTooLarge`.
+    pub async fn mark_pass(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+        value: Value,
+    ) -> Result<(), EngineError> {
+        self.mark(token, Verb::MarkPass, Marking::Operator, task_id, true, value).await
+    }
+
+    /// Blocks a Pending or Running task with a value, as an operator; a live attempt is ended.
+    ///
+    /// # Errors
+    /// As [`Self::mark_pass`].
+    pub async fn mark_blocked(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+        value: Value,
+    ) -> Result<(), EngineError> {
+        self.mark(token, Verb::MarkBlocked, Marking::Operator, task_id, false, value).await
+    }
+
+    /// Decides a task as a senior: Running and Suspended either way, Blocked may become Pass. A
+    /// live attempt is ended, an open question closed.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidTransition` for any other status; `ValueTooLarge`.
+    pub async fn override_verdict(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+        ok: bool,
+        value: Value,
+    ) -> Result<(), EngineError> {
+        self.mark(token, Verb::OverrideVerdict, Marking::Senior, task_id, ok, value).await
+    }
+
+    async fn mark(
+        &self,
+        token: &CapToken,
+        verb: Verb,
+        marking: Marking,
+        task_id: &TaskId,
+        ok: bool,
+        value: Value,
+    ) -> Result<(), EngineError> {
+        let (access, now, task) = (self.access(token, verb)?, self.now()?, *task_id);
+        let value = self.measured("verdict", value)?;
+        self.system()
+            .transact("mark_task", move |state| {
+                state.mark_task(access, marking, task, ok, value, now)
+            })
+            .await
+    }
+
+    /// Measures a value at the door.
+    pub(crate) fn measured(
+        &self,
+        what: &'static str,
+        value: Value,
+    ) -> Result<Measured, EngineError> {
+        let bytes = measure(what, &value, self.cfg().limits.value_bytes)?;
+        Ok(Measured { value: Arc::new(value), bytes })
+    }
+}

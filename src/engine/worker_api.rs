@@ -1,0 +1,249 @@
+//! The worker's side: pull the prompt, send output, post results; and the host's twins of these.
+
+use std::sync::Arc;
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::measure::{check_name, measure_text};
+use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
+use adjutant_actors::model::role::Verb;
+use adjutant_actors::model::token::CapToken;
+use adjutant_actors::state::auth::Access;
+use adjutant_actors::state::outputs::NewOutput;
+use serde_json::Value;
+
+use crate::engine::Engine;
+
+impl Engine {
+    /// The prompt of the task's current attempt. A worker may fetch only its own.
+    ///
+    /// # Errors
+    /// Those of an authorization.
+    pub async fn fetch_prompt(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+    ) -> Result<String, EngineError> {
+        let (access, now, task) = (self.access(token, Verb::FetchPrompt)?, self.now()?, *task_id);
+        self.system()
+            .transact("fetch_prompt", move |state| state.fetch_prompt(access, task, now))
+            .await
+    }
+
+    /// Prompt, system prompt, agent and attempt in one answer.
+    ///
+    /// # Errors
+    /// As [`Self::fetch_prompt`].
+    pub async fn fetch_worker_payload(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+    ) -> Result<WorkerPayload, EngineError> {
+        let access = self.access(token, Verb::FetchPrompt)?;
+        self.payload(access, *task_id).await
+    }
+
+    /// As [`Self::fetch_worker_payload`], without a token. Trusted callers only: one that has
+    /// resolved a worker's handle before.
+    ///
+    /// # Errors
+    /// `TaskNotFound`.
+    pub async fn fetch_worker_payload_trusted(
+        &self,
+        task_id: &TaskId,
+    ) -> Result<WorkerPayload, EngineError> {
+        self.payload(Access::Trusted, *task_id).await
+    }
+
+    async fn payload(&self, access: Access, task: TaskId) -> Result<WorkerPayload, EngineError> {
+        let now = self.now()?;
+        self.system()
+            .transact("fetch_worker_payload", move |state| state.fetch_payload(access, task, now))
+            .await
+    }
+
+    /// Number of the task's newest attempt; 0 before the first. Trusted callers only.
+    ///
+    /// # Errors
+    /// `TaskNotFound`.
+    pub async fn task_attempt(&self, task_id: &TaskId) -> Result<u32, EngineError> {
+        let task = *task_id;
+        self.system().transact("task_attempt", move |state| state.task_attempt(task)).await
+    }
+
+    /// Stores the rendered system prompt of an attempt; `None` says that the agent has none.
+    /// Trusted callers only: spawners.
+    ///
+    /// # Errors
+    /// `TaskNotFound`; `InvalidTransition` for an attempt that never began; `ValueTooLarge`.
+    pub async fn bake_worker_system_prompt(
+        &self,
+        task_id: &TaskId,
+        attempt: u32,
+        system: Option<String>,
+    ) -> Result<(), EngineError> {
+        if let Some(system) = &system {
+            measure_text("system prompt", system, self.cfg().limits.prompt_bytes)?;
+        }
+        let (task, system) = (*task_id, system.map(Arc::<str>::from));
+        self.system()
+            .transact("bake_worker_system_prompt", move |state| {
+                state.bake_system_prompt(task, attempt, system)
+            })
+            .await
+    }
+
+    /// A named value that the host laid out. Not bound to a task.
+    ///
+    /// # Errors
+    /// Those of an authorization; `ResourceNotFound`.
+    pub async fn fetch_data(&self, token: &CapToken, key: &str) -> Result<Value, EngineError> {
+        let (access, now, key) =
+            (self.access(token, Verb::FetchData)?, self.now()?, key.to_owned());
+        let value = self
+            .system()
+            .transact("fetch_data", move |state| state.fetch_data(access, &key, now))
+            .await?;
+        Ok(Arc::unwrap_or_clone(value))
+    }
+
+    /// Lays out a named value for [`Self::fetch_data`], in place of an earlier one. Trusted
+    /// callers only.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, `ValueTooLarge`, `TableFull`.
+    pub async fn set_resource(
+        &self,
+        key: impl Into<String>,
+        value: Value,
+    ) -> Result<(), EngineError> {
+        let key = key.into();
+        check_name("resource key", &key)?;
+        let value = self.measured("resource", value)?.value;
+        self.system().transact("set_resource", move |state| state.set_resource(key, value)).await
+    }
+
+    /// Sends one output event of the worker's own live attempt. The last Final decides the
+    /// attempt when its worker ends; sending it does not end the worker.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidTransition` for an attempt that is over or never began;
+    /// `ValueTooLarge`, `OutputLimitExceeded`.
+    pub async fn submit_output(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+        attempt: u32,
+        event: OutputEvent,
+    ) -> Result<(), EngineError> {
+        let access = self.access(token, Verb::EmitOutput)?;
+        self.append(access, *task_id, attempt, event).await
+    }
+
+    /// As [`Self::submit_output`], without a token. Trusted callers only: layers and spawners,
+    /// which append what they found and never rewrite what is there.
+    ///
+    /// # Errors
+    /// As [`Self::submit_output`].
+    pub async fn append_output_trusted(
+        &self,
+        task_id: &TaskId,
+        attempt: u32,
+        event: OutputEvent,
+    ) -> Result<(), EngineError> {
+        self.append(Access::Trusted, *task_id, attempt, event).await
+    }
+
+    async fn append(
+        &self,
+        access: Access,
+        task: TaskId,
+        attempt: u32,
+        event: OutputEvent,
+    ) -> Result<(), EngineError> {
+        let (new, now) = (NewOutput::prepare(event, &self.cfg().limits)?, self.now()?);
+        self.system()
+            .transact("submit_output", move |state| {
+                state.append_output(access, task, attempt, new, now)
+            })
+            .await
+    }
+
+    /// Sends a worker's result as a Final, and makes it the task's interim result. Trusted callers
+    /// only: one that has resolved the worker's handle before.
+    ///
+    /// # Errors
+    /// As [`Self::submit_output`].
+    pub async fn submit_worker_result_trusted(
+        &self,
+        task_id: &TaskId,
+        attempt: u32,
+        value: Value,
+        ok: bool,
+    ) -> Result<(), EngineError> {
+        let event = OutputEvent::Final { content: ContentRef::inline(value), ok };
+        let (new, now) = (NewOutput::prepare(event, &self.cfg().limits)?, self.now()?);
+        let task = *task_id;
+        self.system()
+            .transact("submit_worker_result", move |state| {
+                state.append_result(Access::Trusted, task, attempt, new, now)
+            })
+            .await
+    }
+
+    /// All output events of an attempt so far, in their order, with full bodies. Empty for an
+    /// attempt that is not there. Trusted callers only; [`Self::read_output`] takes a token.
+    pub async fn output_tail(&self, task_id: &TaskId, attempt: u32) -> Vec<OutputEvent> {
+        let task = *task_id;
+        self.system()
+            .transact("output_tail", move |state| Ok(state.output_tail(task, attempt)))
+            .await
+            .unwrap_or_default()
+    }
+
+    /// As [`Self::output_tail`], for an observer.
+    ///
+    /// # Errors
+    /// Those of an authorization with `ReadTrace`.
+    pub async fn read_output(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+        attempt: u32,
+    ) -> Result<Vec<OutputEvent>, EngineError> {
+        let (access, now, task) = (self.access(token, Verb::ReadTrace)?, self.now()?, *task_id);
+        self.system()
+            .transact("read_output", move |state| {
+                state.verify(access, adjutant_actors::state::auth::Reach::Tree(task), now)?;
+                Ok(state.output_tail(task, attempt))
+            })
+            .await
+    }
+
+    /// Value and `ok` of the last Final of an attempt. Trusted callers only.
+    pub async fn last_final(&self, task_id: &TaskId, attempt: u32) -> Option<(Value, bool)> {
+        let task = *task_id;
+        let found = self
+            .system()
+            .transact("last_final", move |state| Ok(state.final_of(task, attempt)))
+            .await;
+        found.ok().flatten()
+    }
+
+    /// Stores an interim result of the worker's own task; status and verdict stay.
+    ///
+    /// # Errors
+    /// Those of an authorization; `InvalidTransition` where no attempt is live; `ValueTooLarge`.
+    pub async fn post_result(
+        &self,
+        token: &CapToken,
+        task_id: &TaskId,
+        result: Value,
+    ) -> Result<(), EngineError> {
+        let (access, now, task) = (self.access(token, Verb::PostResult)?, self.now()?, *task_id);
+        let value = self.measured("result", result)?.value;
+        self.system()
+            .transact("post_result", move |state| state.post_result(access, task, value, now))
+            .await
+    }
+}

@@ -1,0 +1,152 @@
+//! Layers: what wraps a spawner. The trait, the stack, the registry, and `link`.
+//!
+//! A layer reads and transforms results; it appends to what is recorded and never rewrites it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::spawner::SpawnerAdapter;
+
+/// Wraps a spawner in another one.
+pub trait SpawnerLayer: Send + Sync {
+    /// The wrapped spawner.
+    fn wrap(&self, inner: Arc<dyn SpawnerAdapter>) -> Arc<dyn SpawnerAdapter>;
+}
+
+/// Builds a stack of layers by hand; the last layer is the outermost.
+#[derive(Clone)]
+pub struct SpawnerStack {
+    top: Arc<dyn SpawnerAdapter>,
+}
+
+impl SpawnerStack {
+    /// A stack of the base alone.
+    pub fn new(base: impl Into<Arc<dyn SpawnerAdapter>>) -> Self {
+        Self { top: base.into() }
+    }
+
+    /// Puts a layer on top.
+    #[must_use]
+    pub fn layer<L: SpawnerLayer>(self, layer: L) -> Self {
+        Self { top: layer.wrap(self.top) }
+    }
+
+    /// Puts a layer on top whose type is not known here.
+    #[must_use]
+    pub fn layer_dyn(self, layer: Arc<dyn SpawnerLayer>) -> Self {
+        Self { top: layer.wrap(self.top) }
+    }
+
+    /// The finished stack.
+    #[must_use]
+    pub fn build(self) -> Arc<dyn SpawnerAdapter> {
+        self.top
+    }
+}
+
+type LayerFactory = Arc<dyn Fn(&Engine) -> Arc<dyn SpawnerLayer> + Send + Sync>;
+
+/// The layers that an engine knows: those of every program, and those that programs ask for.
+#[derive(Clone, Default)]
+pub struct LayerRegistry {
+    base: Vec<LayerFactory>,
+    hints: HashMap<String, LayerFactory>,
+}
+
+impl LayerRegistry {
+    /// A registry without layers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a layer of every program; the first one added is the innermost.
+    #[must_use]
+    pub fn with_base<F>(mut self, factory: F) -> Self
+    where
+        F: Fn(&Engine) -> Arc<dyn SpawnerLayer> + Send + Sync + 'static,
+    {
+        self.base.push(Arc::new(factory));
+        self
+    }
+
+    /// Adds a layer that a program gets when it lists the key.
+    #[must_use]
+    pub fn with_hint<F>(mut self, key: impl Into<String>, factory: F) -> Self
+    where
+        F: Fn(&Engine) -> Arc<dyn SpawnerLayer> + Send + Sync + 'static,
+    {
+        self.hints.insert(key.into(), Arc::new(factory));
+        self
+    }
+
+    /// The layers of every program, innermost first.
+    #[must_use]
+    pub fn base_factories(&self) -> &[LayerFactory] {
+        &self.base
+    }
+
+    /// The layer under a key.
+    #[must_use]
+    pub fn lookup_hint(&self, key: &str) -> Option<&LayerFactory> {
+        self.hints.get(key)
+    }
+
+    /// The keys that programs may list, in order.
+    #[must_use]
+    pub fn hint_keys(&self) -> Vec<String> {
+        let mut keys: Vec<_> = self.hints.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+}
+
+/// A program lists layers that the engine does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown layers {unknown:?}; this engine knows {known:?}")]
+pub struct UnknownHints {
+    /// The keys that nobody registered, in the listed order.
+    pub unknown: Vec<String>,
+    /// The keys that are registered, in order.
+    pub known: Vec<String>,
+}
+
+/// Wraps a base spawner: base layers first, then the listed ones, so that the last is outermost.
+/// Each unknown key is passed over with a warning; [`try_link`] refuses instead.
+pub fn link(
+    base: Arc<dyn SpawnerAdapter>,
+    layer_hints: &[String],
+    engine: &Engine,
+) -> Arc<dyn SpawnerAdapter> {
+    let registry = engine.layer_registry();
+    let mut stack = SpawnerStack::new(base);
+    for factory in registry.base_factories() {
+        stack = stack.layer_dyn(factory(engine));
+    }
+    for key in layer_hints {
+        match registry.lookup_hint(key) {
+            Some(factory) => stack = stack.layer_dyn(factory(engine)),
+            None => tracing::warn!(key, "a program lists a layer that this engine does not know"),
+        }
+    }
+    stack.build()
+}
+
+/// As [`link`], but unknown keys are an error under `strict_link`.
+///
+/// # Errors
+/// [`UnknownHints`], with all of them.
+pub fn try_link(
+    base: Arc<dyn SpawnerAdapter>,
+    layer_hints: &[String],
+    engine: &Engine,
+) -> Result<Arc<dyn SpawnerAdapter>, UnknownHints> {
+    let registry = engine.layer_registry();
+    let is_unknown = |key: &&String| registry.lookup_hint(key).is_none();
+    let unknown: Vec<_> = layer_hints.iter().filter(is_unknown).cloned().collect();
+    if engine.cfg().strict_link && !unknown.is_empty() {
+        return Err(UnknownHints { unknown, known: registry.hint_keys() });
+    }
+    Ok(link(base, layer_hints, engine))
+}

@@ -1,0 +1,120 @@
+//! The three faces of an operator: senior bridge, spawn hook, operator; and what they are shown.
+
+use std::fmt;
+use std::sync::Arc;
+
+use adjutant_actors::launch::WorkerError;
+use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::session::OperatorKind;
+use adjutant_actors::model::token::CapToken;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ctx::Ctx;
+
+/// What a worker came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerResult {
+    /// The result.
+    pub value: Value,
+    /// Whether the agent did what it was asked; `false` blocks the task without being an error.
+    pub ok: bool,
+}
+
+/// The sub-agent that an operator is to start for an agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerBinding {
+    /// Name of the sub-agent's definition.
+    pub definition: String,
+    /// Tools that it declares.
+    #[serde(default)]
+    pub tools: Vec<String>,
+}
+
+/// Somebody who answers questions.
+#[async_trait]
+pub trait SeniorBridge: Send + Sync {
+    /// Answers a question about a task. Dropping this future withdraws the question.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    async fn ask(&self, task_id: &TaskId, question: Value) -> Result<Value, String>;
+}
+
+/// Somebody who is told before and after an attempt.
+#[async_trait]
+pub trait SpawnHook: Send + Sync {
+    /// Called before the spawn.
+    ///
+    /// # Errors
+    /// Aborts the spawn with this reason.
+    async fn before(&self, ctx: &Ctx) -> Result<(), String>;
+
+    /// Called at the end with the last Final's value, or null.
+    ///
+    /// # Errors
+    /// Logged, and without effect on the attempt.
+    async fn after(&self, ctx: &Ctx, result: &Value) -> Result<(), String>;
+}
+
+/// Somebody who does the work of an attempt.
+#[async_trait]
+pub trait Operator: Send + Sync {
+    /// Does the work. Dropping this future asks the operator to stop.
+    ///
+    /// # Errors
+    /// Why the work could not be done; the task is blocked.
+    async fn execute(
+        &self,
+        ctx: &Ctx,
+        system: Option<String>,
+        prompt: String,
+        worker: Option<WorkerBinding>,
+        worker_token: CapToken,
+    ) -> Result<WorkerResult, WorkerError>;
+
+    /// Whether `execute` needs to be told a sub-agent.
+    fn requires_worker_binding(&self) -> bool {
+        false
+    }
+}
+
+/// The operator on whose behalf an attempt runs, with the faces that were found.
+#[derive(Clone)]
+pub struct OperatorInfo {
+    /// Who does the agent's work.
+    pub kind: OperatorKind,
+    /// Name of the operator.
+    pub id: String,
+    /// Who answers questions.
+    pub senior_bridge: Option<Arc<dyn SeniorBridge>>,
+    /// Who is told before and after.
+    pub spawn_hook: Option<Arc<dyn SpawnHook>>,
+    /// Who does the work.
+    pub operator: Option<Arc<dyn Operator>>,
+}
+
+impl Default for OperatorInfo {
+    fn default() -> Self {
+        Self {
+            kind: OperatorKind::Automate,
+            id: "default-automate".to_owned(),
+            senior_bridge: None,
+            spawn_hook: None,
+            operator: None,
+        }
+    }
+}
+
+impl fmt::Debug for OperatorInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OperatorInfo")
+            .field("kind", &self.kind)
+            .field("id", &self.id)
+            .field("senior_bridge", &self.senior_bridge.is_some())
+            .field("spawn_hook", &self.spawn_hook.is_some())
+            .field("operator", &self.operator.is_some())
+            .finish()
+    }
+}

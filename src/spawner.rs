@@ -1,0 +1,130 @@
+//! Spawners: what starts the worker of an attempt. The trait, its error, and the worker's sink.
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::launch::{Worker, WorkerError};
+use adjutant_actors::model::ids::{TaskId, WorkerId};
+use adjutant_actors::model::output::OutputEvent;
+use adjutant_actors::model::token::CapToken;
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::ctx::Ctx;
+use crate::engine::Engine;
+
+mod in_proc;
+mod supervised;
+
+pub use in_proc::{InProcSpawner, WorkerInvocation};
+pub use supervised::Supervised;
+
+/// Why no worker was started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The spawner knows no such agent.
+    #[error("no agent {0} is registered")]
+    NotRegistered(String),
+    /// A layer refused.
+    #[error("refused by a layer: {0}")]
+    RejectedByMiddleware(String),
+    /// Anything else.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Starts workers. An argument of each dispatch, never part of the engine's state.
+#[async_trait]
+pub trait SpawnerAdapter: Send + Sync {
+    /// Starts a worker for an attempt and returns it running. The prompt is pulled with the
+    /// token. Dropping this future must leave nothing running.
+    ///
+    /// # Errors
+    /// Why no worker was started; the task is blocked.
+    async fn spawn(
+        &self,
+        engine: &Engine,
+        ctx: &Ctx,
+        task_id: TaskId,
+        attempt: u32,
+        token: CapToken,
+    ) -> Result<Box<dyn Worker>, SpawnError>;
+
+    /// How often an attempt may be launched again after its launch or its worker panicked, as
+    /// long as it has sent no output. A layer passes on what it wraps.
+    fn launch_restarts(&self) -> u32 {
+        0
+    }
+}
+
+/// Where a worker's output goes.
+#[async_trait]
+pub trait OutputSink: Send + Sync {
+    /// Sends one event, bound to the worker's task and attempt.
+    ///
+    /// # Errors
+    /// As [`Engine::submit_output`].
+    async fn emit(&self, event: OutputEvent) -> Result<(), EngineError>;
+}
+
+/// The engine as a sink: submits with the worker's own token.
+pub(crate) struct EngineSink {
+    pub(crate) engine: Engine,
+    pub(crate) token: CapToken,
+    pub(crate) task_id: TaskId,
+    pub(crate) attempt: u32,
+}
+
+#[async_trait]
+impl OutputSink for EngineSink {
+    async fn emit(&self, event: OutputEvent) -> Result<(), EngineError> {
+        self.engine.submit_output(&self.token, &self.task_id, self.attempt, event).await
+    }
+}
+
+/// A worker made of parts: the simplest way to write a spawner of one's own.
+///
+/// Dropping it cancels its token; the task behind it is to stop then.
+#[derive(Debug)]
+pub struct WorkerJoinHandler {
+    /// Names the worker in logs.
+    pub worker_id: WorkerId,
+    /// Asks the worker to stop.
+    pub cancel: CancellationToken,
+    /// Resolves when the worker ended.
+    pub completion: oneshot::Receiver<Result<(), WorkerError>>,
+}
+
+impl WorkerJoinHandler {
+    /// Waits for the end of the worker.
+    ///
+    /// # Errors
+    /// What the worker reports; `Failed` where it went away without a report.
+    pub async fn await_completion(mut self) -> Result<(), WorkerError> {
+        match (&mut self.completion).await {
+            Ok(end) => end,
+            Err(_) => Err(WorkerError::Failed("the worker went away without a report".to_owned())),
+        }
+    }
+}
+
+impl Drop for WorkerJoinHandler {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+#[async_trait]
+impl Worker for WorkerJoinHandler {
+    fn id(&self) -> &WorkerId {
+        &self.worker_id
+    }
+
+    fn cancel_token(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    async fn join(self: Box<Self>) -> Result<(), WorkerError> {
+        self.await_completion().await
+    }
+}

@@ -1,0 +1,4 @@
+//! Behavior of the public engine: one binary, a module a theme, worlds from `world`.
+
+mod dispatching;
+mod world;
