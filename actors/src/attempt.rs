@@ -233,6 +233,11 @@ impl Drop for Run {
         if let Some(grace) = self.grace.take() {
             grace.abort();
         }
+        if let Some(verdict) = self.stopping.take()
+            && let Some(reply) = self.verdict.take()
+        {
+            let _ = reply.send(verdict);
+        }
         if self.decided {
             return;
         }

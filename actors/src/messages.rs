@@ -43,13 +43,15 @@ pub enum Until {
 pub enum WaiterMsg {
     /// Park a caller.
     Park {
+        /// Names the caller to this waiter.
+        ticket: u64,
         /// What it waits for.
         until: Until,
         /// Where it is answered.
         reply: oneshot::Sender<Change>,
     },
-    /// A parked caller went away.
-    Left,
+    /// The parked caller of this ticket went away.
+    Left(u64),
     /// The task changed.
     Changed(Change),
 }

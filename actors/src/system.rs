@@ -83,6 +83,7 @@ pub struct Core {
     events: broadcast::Sender<Event>,
     records: broadcast::Sender<EventRecord>,
     clock: Arc<dyn Clock>,
+    last_now: Mutex<Now>,
     tree: Mutex<TreeSlot>,
     counters: Counters,
     /// One token per attempt actor; a shutdown waits for their end.
@@ -128,6 +129,7 @@ impl Core {
             permits,
             events: broadcast::Sender::new(capacity),
             records: broadcast::Sender::new(capacity),
+            last_now: Mutex::new(clock.now().unwrap_or(Now { unix: 0, ms: 0 })),
             clock,
             tree: Mutex::default(),
             counters: Counters::default(),
@@ -153,6 +155,18 @@ impl Core {
     /// The present moment.
     pub(crate) fn now(&self) -> Result<Now, EngineError> {
         self.clock.now()
+    }
+
+    /// The present moment; where the wall clock is broken, the last time it was not. For what has
+    /// to be decided whatever the clock says.
+    pub(crate) fn now_or_last(&self) -> Now {
+        match self.clock.now() {
+            Ok(now) => {
+                *lock(&self.last_now) = now;
+                now
+            }
+            Err(_) => *lock(&self.last_now),
+        }
     }
 
     /// Sends an event to the subscribers. Called by `settle` only, in the order of the numbers.
@@ -217,8 +231,15 @@ impl Core {
             None => ActorRuntime::spawn_instant(None, Root, args),
         };
         let (root, _) = started.map_err(|error| EngineError::Internal(error.to_string()))?;
-        lock(&self.tree).root = Some(root);
-        Ok(())
+        lock(&self.tree).root = Some(root.clone());
+        match self.queue.closed() {
+            // Closed while the tree was starting, before there was a root to stop.
+            Some(reason) => {
+                root.stop(Some(reason.clone()));
+                Err(EngineError::Stopped(reason))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Queues a turn and sees to it that a tree runs it. On refusal the turn is failed.
@@ -273,7 +294,7 @@ impl Core {
         end: AttemptEnd,
         done: impl FnOnce(Option<Verdict>) + Send + 'static,
     ) {
-        let Ok(now) = self.now() else { return };
+        let now = self.now_or_last();
         self.engine_turn(
             "finish_attempt",
             move |state| state.finish_attempt(task, attempt, end, now),
@@ -310,9 +331,7 @@ impl Core {
             for (_, turn) in line {
                 turn.fail(EngineError::Stopped(reason.clone()));
             }
-            if let Ok(now) = self.now() {
-                state.interrupt_all(reason, now);
-            }
+            state.interrupt_all(reason, self.now_or_last());
             state.commit(&mut effects);
         }
         for effect in effects {

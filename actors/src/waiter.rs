@@ -5,6 +5,7 @@
 //! task is first watched, under the root; never restarted: if it dies, its callers ask once more.
 //! It retires when nobody is parked and no `Park` is on its way.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -24,8 +25,9 @@ pub(crate) struct Arguments {
 pub(crate) struct Watch {
     core: Arc<Core>,
     task: TaskId,
-    parked: Vec<(Until, oneshot::Sender<Change>)>,
+    parked: BTreeMap<u64, (Until, oneshot::Sender<Change>)>,
     last: Option<Change>,
+    /// Ticket of the newest caller, which is also how many there were.
     parks: u64,
 }
 
@@ -40,7 +42,7 @@ impl Actor for Waiter {
         args: Arguments,
     ) -> Result<Watch, ActorProcessingErr> {
         let Arguments { core, task } = args;
-        Ok(Watch { core, task, parked: Vec::new(), last: None, parks: 0 })
+        Ok(Watch { core, task, parked: BTreeMap::new(), last: None, parks: 0 })
     }
 
     async fn handle(
@@ -50,8 +52,10 @@ impl Actor for Waiter {
         watch: &mut Watch,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            WaiterMsg::Park { until, reply } => watch.park(until, reply),
-            WaiterMsg::Left => watch.parked.retain(|(_, reply)| !reply.is_closed()),
+            WaiterMsg::Park { ticket, until, reply } => watch.park(ticket, until, reply),
+            WaiterMsg::Left(ticket) => {
+                watch.parked.remove(&ticket);
+            }
             WaiterMsg::Changed(change) => watch.changed(change),
         }
         if watch.parked.is_empty() {
@@ -81,22 +85,24 @@ impl Change {
 }
 
 impl Watch {
-    fn park(&mut self, until: Until, reply: oneshot::Sender<Change>) {
-        self.parks += 1;
+    fn park(&mut self, ticket: u64, until: Until, reply: oneshot::Sender<Change>) {
+        self.parks = ticket;
         match &self.last {
             Some(change) if change.satisfies(until) => {
                 let _ = reply.send(change.clone());
             }
-            _ => self.parked.push((until, reply)),
+            _ => {
+                self.parked.insert(ticket, (until, reply));
+            }
         }
     }
 
     fn changed(&mut self, change: Change) {
-        for (until, reply) in std::mem::take(&mut self.parked) {
+        for (ticket, (until, reply)) in std::mem::take(&mut self.parked) {
             if change.satisfies(until) {
                 let _ = reply.send(change.clone());
-            } else if !reply.is_closed() {
-                self.parked.push((until, reply));
+            } else {
+                self.parked.insert(ticket, (until, reply));
             }
         }
         self.last = Some(change);

@@ -169,10 +169,10 @@ impl Engine {
         let mut feed = self.event_feed(after).await?;
         Ok(tokio::spawn(async move {
             while let Some(delivery) = feed.next().await {
-                if let Some(message) = wrap(delivery) {
-                    if actor.cast(message).is_err() {
-                        return;
-                    }
+                if let Some(message) = wrap(delivery)
+                    && actor.cast(message).is_err()
+                {
+                    return;
                 }
             }
         }))

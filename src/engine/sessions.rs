@@ -76,7 +76,6 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Self::attach`].
-    #[expect(clippy::too_many_arguments, reason = "the documented signature")]
     pub async fn attach_with_ids(
         &self,
         operator_id: impl Into<String>,

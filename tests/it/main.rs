@@ -1,4 +1,6 @@
 //! Behavior of the public engine: one binary, a module a theme, worlds from `world`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 mod dispatching;
 mod world;

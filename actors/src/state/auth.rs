@@ -270,11 +270,11 @@ impl EngineState {
         self.expiries.remove(&(deadline, fingerprint));
         self.counters.retired_tokens += 1;
         self.retired.insert((self.counters.retired_tokens, fingerprint));
-        if self.retired.len() as u64 > RETIRED_TOKENS_MAX {
-            if let Some(oldest) = self.retired.first().copied() {
-                self.retired.remove(&oldest);
-                self.tokens.remove(&oldest.1);
-            }
+        if self.retired.len() as u64 > RETIRED_TOKENS_MAX
+            && let Some(oldest) = self.retired.first().copied()
+        {
+            self.retired.remove(&oldest);
+            self.tokens.remove(&oldest.1);
         }
     }
 

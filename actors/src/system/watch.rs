@@ -29,6 +29,7 @@ pub enum PollStart<T> {
 struct Parked {
     answer: oneshot::Receiver<Change>,
     waiter: ActorRef<WaiterMsg>,
+    ticket: u64,
     answered: bool,
 }
 
@@ -36,7 +37,7 @@ impl Drop for Parked {
     fn drop(&mut self) {
         if !self.answered {
             self.answer.close();
-            let _ = self.waiter.cast(WaiterMsg::Left);
+            let _ = self.waiter.cast(WaiterMsg::Left(self.ticket));
         }
     }
 }
@@ -54,8 +55,9 @@ impl Links {
         let link = self.waiters.get_mut(&task)?;
         let (reply, answer) = oneshot::channel();
         link.parks += 1;
-        let _ = link.actor.cast(WaiterMsg::Park { until, reply });
-        Some(Parked { answer, waiter: link.actor.clone(), answered: false })
+        let ticket = link.parks;
+        let _ = link.actor.cast(WaiterMsg::Park { ticket, until, reply });
+        Some(Parked { answer, waiter: link.actor.clone(), ticket, answered: false })
     }
 }
 
