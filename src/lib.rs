@@ -1,1 +1,3 @@
 //! The public engine.
+
+pub mod blueprint;
