@@ -3,16 +3,16 @@
 //! A blueprint names agents and a flow of steps over them. This room owns the document's records,
 //! the file references inside it and every compile error; it never starts a process, never
 //! touches an engine and reads no file outside the document's folder. It is entered through
-//! [`load_blueprint`] or [`parse_blueprint`], then [`check`]; [`check_file`] does both and reports
+//! [`load_blueprint`] or [`parse_blueprint`], then [`check()`]; [`check_file`] does both and reports
 //! the faults of both together.
 
-pub mod check;
-pub mod document;
-pub mod error;
+mod check;
+mod document;
+mod error;
 pub mod flow;
-pub mod load;
-pub mod schema;
-pub mod spec;
+mod load;
+mod schema;
+mod spec;
 
 mod agent_md;
 mod file_ref;

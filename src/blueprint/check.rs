@@ -197,10 +197,7 @@ impl Check<'_> {
                 self.warnings.push(Warning::DroppedAgent { agent: name, kind });
                 return false;
             }
-            Some(Err(faults)) => self.errors.extend(faults.into_iter().map(|fault| {
-                let agent = name.clone();
-                CompileError::InvalidSpec { agent, field: fault.field, msg: fault.msg }
-            })),
+            Some(Err(faults)) => self.errors.extend(spec::invalid_spec(&name, faults)),
             Some(Ok(spec)) => self.lookups(name, &spec),
         }
         true

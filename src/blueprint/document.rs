@@ -1,7 +1,7 @@
 //! The blueprint document: its records, their defaults and their text form.
 //!
-//! Plain data. What a record means is decided elsewhere: [`super::check`] says whether the whole
-//! is sound, [`super::spec`] gives an agent's `spec` its type. Unknown fields are errors here, in
+//! Plain data. What a record means is decided elsewhere: the check says whether the whole
+//! is sound, the specs give an agent's `spec` its type. Unknown fields are errors here, in
 //! every record. No record prints an agent's `spec`, which may hold environment values.
 
 use std::collections::BTreeMap;
@@ -203,7 +203,7 @@ pub struct AgentDef {
     /// The kind; the document's default where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<AgentKind>,
-    /// What the kind needs to know; see [`super::spec`].
+    /// What the kind needs to know.
     #[serde(default)]
     pub spec: Map<String, Value>,
     /// Who the agent is.

@@ -159,6 +159,12 @@ impl CompileErrors {
         if errors.is_empty() { Ok(()) } else { Err(Self(errors)) }
     }
 
+    /// Wraps faults of which there is at least one.
+    pub(crate) fn of(errors: Vec<CompileError>) -> Self {
+        debug_assert!(!errors.is_empty(), "a failure has at least one fault");
+        Self(errors)
+    }
+
     /// The faults, in the order of the document.
     #[must_use]
     pub fn errors(&self) -> &[CompileError] {

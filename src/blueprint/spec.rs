@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::document::{AgentDef, AgentKind};
+use super::error::{CompileError, CompileErrors};
 use super::record::{self, FieldFault};
 
 /// A child process: a program with arguments, or one shell line.
@@ -137,6 +138,29 @@ impl AgentSpec {
             Self::Ask(_) => None,
         }
     }
+}
+
+impl AgentDef {
+    /// The agent's spec as that of `kind`, which [`super::Blueprint::kind_of`] tells.
+    ///
+    /// # Errors
+    /// The kind is not supported, or the fields of the spec that are wrong.
+    pub fn typed_spec(&self, kind: &AgentKind) -> Result<AgentSpec, CompileErrors> {
+        let Some(outcome) = read(self, kind) else {
+            let (agent, kind) = (self.name.clone(), kind.clone());
+            return Err(CompileError::UnknownKind { agent, kind }.into());
+        };
+        outcome.map_err(|faults| CompileErrors::of(invalid_spec(&self.name, faults)))
+    }
+}
+
+/// The faults of a spec as compile errors of the agent.
+pub(crate) fn invalid_spec(agent: &str, faults: Vec<FieldFault>) -> Vec<CompileError> {
+    let error = |FieldFault { field, msg }| {
+        let agent = agent.to_owned();
+        CompileError::InvalidSpec { agent, field, msg }
+    };
+    faults.into_iter().map(error).collect()
 }
 
 /// Reads the spec of `agent` as that of `kind`; `None` for a kind that this build does not run.
