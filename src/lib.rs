@@ -39,6 +39,7 @@ pub use crate::spawner::{
     WorkerJoinHandler,
 };
 
+pub mod blueprint;
 pub mod ctx;
 pub mod engine;
 pub mod middleware;

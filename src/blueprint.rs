@@ -1,0 +1,29 @@
+//! Blueprints: the program document, its loading, its check and its JSON Schema.
+//!
+//! A blueprint names agents and a flow of steps over them. This room owns the document's records,
+//! the file references inside it and every compile error; it never starts a process, never
+//! touches an engine and reads no file outside the document's folder. It is entered through
+//! [`load_blueprint`] or [`parse_blueprint`], then [`check()`]; [`check_file`] does both and reports
+//! the faults of both together.
+
+mod check;
+mod document;
+mod error;
+pub mod flow;
+mod load;
+mod schema;
+mod spec;
+
+mod agent_md;
+mod file_ref;
+mod record;
+
+pub use check::{Known, Warning, check};
+pub use document::{
+    AgentDef, AgentKind, AgentMeta, Blueprint, Hints, Metadata, OperatorDef, OperatorKind, Profile,
+    SCHEMA_VERSION, SpawnerHints, Strategy,
+};
+pub use error::{CompileError, CompileErrors};
+pub use load::{check_file, check_text, load_blueprint, parse_blueprint};
+pub use schema::json_schema;
+pub use spec::{AgentSpec, AskSpec, OperatorSpec, RustFnSpec, StreamMode, SubprocessSpec};
