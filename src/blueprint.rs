@@ -1,10 +1,10 @@
 //! Blueprints: the program document, its loading, its check and its JSON Schema.
 //!
 //! A blueprint names agents and a flow of steps over them. This room owns the document's records,
-//! the file references inside it and every compile error; it never starts a process, never
-//! touches an engine and reads no file outside the document's folder. It is entered through
-//! [`load_blueprint`] or [`parse_blueprint`], then [`check()`]; [`check_file`] does both and reports
-//! the faults of both together.
+//! the file references inside it and every compile error; it reads no file outside the document's
+//! folder. It is entered through [`load_blueprint`] or [`parse_blueprint`], then [`check()`];
+//! [`check_file`] does both and reports the faults of both together. [`compile()`] makes a
+//! [`Program`] for an engine of it, and [`run()`] runs that: only these two touch an engine.
 
 mod check;
 mod document;
@@ -15,15 +15,23 @@ mod schema;
 mod spec;
 
 mod agent_md;
+mod compile;
 mod file_ref;
+mod functions;
 mod record;
+mod run;
+mod step;
 
 pub use check::{Known, Warning, check};
+pub use compile::{Program, ProgramError, compile, known_to};
 pub use document::{
-    AgentDef, AgentKind, AgentMeta, Blueprint, Hints, Metadata, OperatorDef, OperatorKind, Profile,
+    AgentDef, AgentKind, AgentMeta, Blueprint, Hints, Metadata, OperatorDef, Profile,
     SCHEMA_VERSION, SpawnerHints, Strategy,
 };
 pub use error::{CompileError, CompileErrors};
+pub use flow::steps;
+pub use functions::Functions;
 pub use load::{check_file, check_text, load_blueprint, parse_blueprint};
+pub use run::{RunObserver, RunOptions, RunOutcome, RunReport, StepEnd, run};
 pub use schema::json_schema;
-pub use spec::{AgentSpec, AskSpec, OperatorSpec, RustFnSpec, StreamMode, SubprocessSpec};
+pub use spec::{AgentSpec, AskSpec, OperatorSpec, RustFnSpec, SubprocessSpec};

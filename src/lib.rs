@@ -35,8 +35,8 @@ pub use crate::operator::{
     Operator, OperatorInfo, SeniorBridge, SpawnHook, WorkerBinding, WorkerResult,
 };
 pub use crate::spawner::{
-    InProcSpawner, OutputSink, SpawnError, SpawnerAdapter, Supervised, WorkerInvocation,
-    WorkerJoinHandler,
+    InProcSpawner, OutputSink, ProcessSpawner, SpawnError, SpawnerAdapter, StreamMode, Supervised,
+    WorkerInvocation, WorkerJoinHandler,
 };
 
 pub mod blueprint;
@@ -46,8 +46,9 @@ pub mod middleware;
 pub mod operator;
 mod registry;
 pub mod spawner;
+mod template;
 
-/// The documented path of [`link`](crate::middleware::link).
+/// The documented path of [`link`](linker::link).
 pub mod service {
     /// Linking a program's layers.
     pub mod linker {

@@ -1,2 +1,7 @@
-//! The adjutant program.
-fn main() {}
+//! The `adjutant` program: parses its arguments, runs one command, and exits with its code.
+
+mod cli;
+
+fn main() {
+    std::process::exit(cli::main());
+}

@@ -17,6 +17,7 @@ pub mod process;
 mod supervised;
 
 pub use in_proc::{InProcSpawner, WorkerInvocation};
+pub use process::{ProcessSpawner, StreamMode};
 pub use supervised::Supervised;
 
 /// Why no worker was started.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use adjutant_actors::model::session::OperatorKind;
 use mlua_flow_ir::Node;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,7 @@ pub struct Blueprint {
     pub default_agent_kind: Option<AgentKind>,
     /// The kind of operators that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<KindWord>")]
     pub default_operator_kind: Option<OperatorKind>,
 }
 
@@ -181,16 +183,16 @@ impl JsonSchema for AgentKind {
     }
 }
 
-/// How an operator takes part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+/// How an operator takes part; the words of [`OperatorKind`] for the schema.
+#[derive(JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum OperatorKind {
-    /// A main agent is told before and after each spawn.
+#[expect(dead_code, reason = "the schema is made of the names")]
+enum KindWord {
+    /// The operator does the work.
     MainAi,
-    /// Nobody is asked.
-    #[default]
+    /// A spawner does the work.
     Automate,
-    /// Both a main agent and automation.
+    /// A spawner does the work and the operator watches it.
     Composite,
 }
 
@@ -235,6 +237,7 @@ pub struct OperatorDef {
     pub display_name: Option<String>,
     /// How the operator takes part; the document's default where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<KindWord>")]
     pub kind: Option<OperatorKind>,
     /// What the host needs to know.
     #[serde(default)]

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::document::{AgentDef, AgentKind};
 use super::error::{CompileError, CompileErrors};
 use super::record::{self, FieldFault};
+use crate::spawner::process::StreamMode;
 
 /// A child process: a program with arguments, or one shell line.
 ///
@@ -69,18 +70,6 @@ impl fmt::Debug for SubprocessSpec {
             .field("stream_mode", &self.stream_mode)
             .finish_non_exhaustive()
     }
-}
-
-/// How a child's standard output is cut into events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StreamMode {
-    /// One event a line.
-    NdjsonLines,
-    /// Server-sent events.
-    SseEvents,
-    /// A four-byte big-endian length before each event.
-    LengthPrefixed,
 }
 
 /// A function that the host registered.

@@ -8,7 +8,8 @@ use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::token::CapToken;
 use adjutant_actors::state::auth::Reach;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
@@ -41,27 +42,58 @@ pub struct EventFeed {
 }
 
 impl EventFeed {
+    /// What is ready, in the order of the numbers; what was delivered before is passed over.
+    fn pop(&mut self) -> Option<Delivery> {
+        loop {
+            let seq = self.ready.front()?.seq;
+            if seq > self.last + 1 {
+                let (from, to) = (self.last + 1, seq - 1);
+                self.last = to;
+                return Some(Delivery::Missed { from, to });
+            }
+            let record = self.ready.pop_front()?;
+            if seq > self.last {
+                self.last = seq;
+                return Some(Delivery::Record(record));
+            }
+        }
+    }
+
+    /// Whether events are missing before the ones that are ready.
+    fn has_gap(&self) -> bool {
+        self.ready.front().is_some_and(|record| record.seq > self.last + 1)
+    }
+
+    /// The next delivery, if it is there without waiting. Does not refill what was missed.
+    pub fn try_next(&mut self) -> Option<Delivery> {
+        loop {
+            if let Some(delivery) = self.pop() {
+                return Some(delivery);
+            }
+            match self.live.try_recv() {
+                Ok(record) => self.ready.push_back(record),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
+        }
+    }
+
     /// The next delivery; `None` once the engine is gone. Dropping this future loses nothing.
     pub async fn next(&mut self) -> Option<Delivery> {
         loop {
-            while let Some(record) = self.ready.front() {
-                if record.seq > self.last + 1 {
-                    let (from, to) = (self.last + 1, record.seq - 1);
-                    self.last = to;
-                    return Some(Delivery::Missed { from, to });
-                }
-                let record = self.ready.pop_front()?;
-                if record.seq > self.last {
-                    self.last = record.seq;
-                    return Some(Delivery::Record(record));
-                }
+            if self.has_gap()
+                && let Ok(missed) = self.engine.events_after(self.last, usize::MAX).await
+            {
+                // Also holds what is ready, and newer ones; those come from the live stream again
+                // and are passed over then.
+                self.ready = missed.into();
+            }
+            if let Some(delivery) = self.pop() {
+                return Some(delivery);
             }
             match self.live.recv().await {
                 Ok(record) => self.ready.push_back(record),
-                Err(RecvError::Lagged(_)) => {
-                    let missed = self.engine.events_after(self.last, usize::MAX).await;
-                    self.ready.extend(missed.unwrap_or_default());
-                }
+                Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
         }

@@ -1,8 +1,9 @@
 //! Child processes: how one is started in a group of its own, fed, drained, limited and ended.
-//! It knows programs, pipes and events and nothing of the engine, of tokens or of tasks. A child
-//! is hostile until proven otherwise: whatever it does, nothing of it outlives the call but a
+//! Only `adapter`, the spawner itself, knows the engine; the rest knows programs, pipes and
+//! events. A child is hostile until proven otherwise: whatever it does, nothing of it outlives the call but a
 //! process that has left its group on purpose.
 
+mod adapter;
 mod child;
 mod group;
 mod parse;
@@ -10,6 +11,7 @@ mod pump;
 mod run;
 mod spec;
 
+pub use adapter::ProcessSpawner;
 pub use child::{ChildGroup, ChildPipes};
 pub use parse::{LONGEST_DEFAULT, StreamFault, StreamMode, StreamParser};
 pub use run::{ChildError, ChildFault, ChildReport, run_child};

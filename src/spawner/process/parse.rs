@@ -8,6 +8,7 @@ mod ndjson;
 mod sse;
 
 use adjutant_actors::model::output::{ContentRef, OutputEvent};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use framed::Framed;
@@ -19,7 +20,7 @@ use sse::Sse;
 pub const LONGEST_DEFAULT: usize = 16 * 1024 * 1024;
 
 /// How a child that streams writes its events to stdout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamMode {
     /// One event a line, as JSON.

@@ -1,0 +1,201 @@
+//! The compiler: a checked blueprint becomes a program, agent by agent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adjutant_actors::model::session::OperatorKind;
+use mlua_flow_ir::Node;
+use tokio::sync::Semaphore;
+
+use crate::blueprint::check::{Known, check};
+use crate::blueprint::document::{AgentDef, Blueprint};
+use crate::blueprint::error::CompileErrors;
+use crate::blueprint::functions::Functions;
+use crate::blueprint::spec::{self, AgentSpec, SubprocessSpec};
+use crate::engine::Engine;
+use crate::middleware::{UnknownHints, try_link};
+use crate::spawner::{InProcSpawner, ProcessSpawner, SpawnerAdapter};
+
+/// Attempts of one agent at once, for each core, where its spec does not say.
+const CONCURRENCY_PER_CORE: usize = 4;
+
+/// Why a blueprint is not a program.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProgramError {
+    /// The document is wrong; all that is, at once.
+    #[error(transparent)]
+    Compile(#[from] CompileErrors),
+    /// It lists layers that this engine does not know, and linking is strict.
+    #[error(transparent)]
+    Layers(#[from] UnknownHints),
+}
+
+/// What carries out a step.
+pub(crate) enum AgentWork {
+    /// A worker, started by this spawner under all linked layers.
+    Spawn(Arc<dyn SpawnerAdapter>),
+    /// The senior, asked with this template, or with the input itself.
+    Ask(Option<String>),
+}
+
+/// One agent, ready to work.
+pub(crate) struct Agent {
+    pub(crate) name: String,
+    pub(crate) work: AgentWork,
+    /// Places for attempts that live at once; further steps queue here.
+    pub(crate) limit: Semaphore,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// A blueprint that was compiled for an engine.
+pub struct Program {
+    agents: HashMap<String, Agent>,
+    flow: Node,
+    ttl: Option<Duration>,
+    kinds: HashMap<String, OperatorKind>,
+    default_kind: Option<OperatorKind>,
+    warnings: Vec<String>,
+}
+
+impl Program {
+    /// What looks like a slip in the document and stopped nothing.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Names of the agents, in order.
+    #[must_use]
+    pub fn agent_names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.agents.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    pub(crate) fn agent(&self, name: &str) -> Option<&Agent> {
+        self.agents.get(name)
+    }
+
+    pub(crate) fn flow(&self) -> &Node {
+        &self.flow
+    }
+
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        self.ttl
+    }
+
+    pub(crate) fn agent_kinds(&self) -> &HashMap<String, OperatorKind> {
+        &self.kinds
+    }
+
+    pub(crate) fn default_kind(&self) -> Option<OperatorKind> {
+        self.default_kind
+    }
+}
+
+/// What an engine with these functions brings to a blueprint.
+pub async fn known_to(engine: &Engine, functions: &Functions) -> Known {
+    Known {
+        rust_fns: functions.names().into_iter().map(str::to_owned).collect(),
+        operators: engine.list_operator_ids().await.into_iter().collect(),
+        ..Known::default()
+    }
+}
+
+/// Compiles a blueprint for an engine: checks it, builds a spawner for each agent, links layers.
+///
+/// # Errors
+/// Every fault of the document at once; unknown layers under `strict_link`.
+pub async fn compile(
+    engine: &Engine,
+    blueprint: &Blueprint,
+    functions: &Functions,
+) -> Result<Program, ProgramError> {
+    let known = known_to(engine, functions).await;
+    let warnings = check(blueprint, &known)?;
+    let mut agents = HashMap::new();
+    let mut kinds = HashMap::new();
+    for def in &blueprint.agents {
+        let kind = blueprint.kind_of(def, known.default_agent_kind.as_ref());
+        let Some(Ok(spec)) = spec::read(def, &kind) else { continue };
+        if let AgentSpec::Operator(operator) = &spec {
+            let named = blueprint.operator(&operator.operator_ref).and_then(|def| def.kind);
+            kinds.extend(named.map(|kind| (def.name.clone(), kind)));
+        }
+        agents.insert(def.name.clone(), agent(engine, blueprint, def, &spec, functions)?);
+    }
+    Ok(Program {
+        agents,
+        flow: blueprint.flow.clone(),
+        ttl: blueprint.metadata.default_run_ttl_secs.map(Duration::from_secs),
+        kinds,
+        default_kind: blueprint.default_operator_kind,
+        warnings: warnings.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// Builds one agent from its checked spec.
+fn agent(
+    engine: &Engine,
+    blueprint: &Blueprint,
+    def: &AgentDef,
+    spec: &AgentSpec,
+    functions: &Functions,
+) -> Result<Agent, ProgramError> {
+    let mut timeout = None;
+    let base: Arc<dyn SpawnerAdapter> = match spec {
+        AgentSpec::Ask(ask) => {
+            return Ok(Agent {
+                name: def.name.clone(),
+                work: AgentWork::Ask(ask.question_template.clone()),
+                limit: Semaphore::new(Semaphore::MAX_PERMITS),
+                timeout: None,
+            });
+        }
+        AgentSpec::Subprocess(process) => {
+            timeout = process.timeout_secs.map(Duration::from_secs);
+            Arc::new(process_spawner(process))
+        }
+        AgentSpec::RustFn(function) => {
+            let mut spawner = InProcSpawner::new();
+            if let Some(function) = functions.get(&function.fn_id) {
+                spawner.register(def.name.clone(), move |call| function(call));
+            }
+            Arc::new(spawner)
+        }
+        // Nobody is registered for it: a dispatch says so.
+        AgentSpec::Operator(_) => Arc::new(InProcSpawner::new()),
+    };
+    let linked = try_link(base, &blueprint.spawner_hints.layers, engine)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let places = spec.max_concurrency().map_or(cores * CONCURRENCY_PER_CORE, |max| max as usize);
+    Ok(Agent {
+        name: def.name.clone(),
+        work: AgentWork::Spawn(linked),
+        limit: Semaphore::new(places),
+        timeout,
+    })
+}
+
+fn process_spawner(spec: &SubprocessSpec) -> ProcessSpawner {
+    let mut spawner = match (&spec.program, &spec.shell) {
+        (Some(program), _) => ProcessSpawner::new(program.clone()).args(spec.args.clone()),
+        (None, shell) => ProcessSpawner::run(shell.clone().unwrap_or_default()),
+    };
+    spawner = spawner.use_stdin(spec.use_stdin);
+    if let Some(mode) = spec.stream_mode {
+        spawner = spawner.stream_mode(mode);
+    }
+    if let Some(folder) = &spec.cwd {
+        spawner = spawner.cwd(folder.clone());
+    }
+    if let Some(bytes) = spec.max_stdout_bytes {
+        spawner = spawner.max_stdout_bytes(bytes);
+    }
+    for (name, value) in &spec.env {
+        spawner = spawner.env(name.clone(), value.clone());
+    }
+    spawner
+}

@@ -1,0 +1,98 @@
+//! The arguments, and the help that teaches by example.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+const EXAMPLES: &str = "\
+Examples:
+  Count the sources of a directory, and approve the report without being asked:
+    adjutant run examples/blueprints/census.json \\
+      --input '{\"dir\": \"src\", \"report\": \"census-report.json\"}' --answer approve=true
+
+  Find every mistake in a blueprint before running it:
+    adjutant check my.json
+
+  Follow a run from another program:
+    adjutant run my.json --json | jq -c 'select(.event.kind == \"task_blocked\")'
+
+Exit codes: 0 passed, 1 failed, 2 bad arguments or blueprint, 5 blocked, 6 out of time, 130 interrupted.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  adjutant run my.json --input '{\"topic\": \"bees\"}'
+  adjutant run my.json --input @input.json --json > events.ndjson
+  adjutant run my.json --answer approve=true --answer 'budget={\"max\": 3}'
+
+A question that no --answer covers is asked on the terminal; without a terminal the run fails.
+Ctrl-C cancels everything, child processes included; a second one exits at once.";
+
+/// Runs swarms of agents: child processes, functions and operators, under supervision.
+#[derive(Debug, Parser)]
+#[command(name = "adjutant", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a blueprint and print its final context.
+    Run(RunArgs),
+    /// Check a blueprint and name all of its mistakes at once.
+    Check(CheckArgs),
+    /// Print the JSON Schema of blueprints.
+    Schema,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// The blueprint, a JSON file.
+    pub(crate) blueprint: PathBuf,
+    /// The flow's initial context: a JSON object, or @FILE with one.
+    #[arg(long, value_name = "JSON|@FILE", default_value = "{}")]
+    pub(crate) input: String,
+    /// Answers the question of the step REF; a word that is no JSON is taken as text. Where a step
+    /// asks several times, the answers are used in order, and the last one again.
+    #[arg(long = "answer", value_name = "REF=JSON")]
+    pub(crate) answers: Vec<String>,
+    /// Print each event as a line of JSON on stdout, and the outcome as the last line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show no progress.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Longest life of the run, in seconds; otherwise the blueprint's, else 1800.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) ttl: Option<u64>,
+    /// Longest life of one attempt, in seconds; otherwise without a limit of its own.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) attempt_timeout: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// The blueprint, a JSON file.
+    pub(crate) blueprint: PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}
