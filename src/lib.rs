@@ -48,7 +48,7 @@ mod registry;
 pub mod spawner;
 mod template;
 
-/// The documented path of [`link`](linker::link).
+/// The documented path of `link`.
 pub mod service {
     /// Linking a program's layers.
     pub mod linker {

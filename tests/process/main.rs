@@ -8,3 +8,4 @@ mod census;
 mod handing_over;
 mod hostile;
 mod running;
+mod spawning;
