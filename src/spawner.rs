@@ -13,6 +13,7 @@ use crate::ctx::Ctx;
 use crate::engine::Engine;
 
 mod in_proc;
+pub mod process;
 mod supervised;
 
 pub use in_proc::{InProcSpawner, WorkerInvocation};
