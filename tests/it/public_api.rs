@@ -341,3 +341,28 @@ async fn an_in_process_agent_sees_its_whole_invocation() {
     assert_eq!(outcome, Ok(DispatchOutcome::Pass(json!("do it"))));
     assert_eq!(world.engine.output_tail(&task, 1).await.len(), 2);
 }
+
+#[tokio::test]
+async fn the_verbs_of_seniors_observers_and_operators_have_methods() {
+    let World { engine, operator, senior, observer } = World::new().await;
+    let start = || engine.start_task(&operator, TaskSpec::new("any", "hello"));
+    let (task, marked, blocked) =
+        (start().await.unwrap(), start().await.unwrap(), start().await.unwrap());
+    let mut live = engine.subscribe_with(&observer).await.unwrap();
+    engine.inject_directive(&senior, &task, "hello again").await.unwrap();
+    engine.pause_dispatch(&senior).await.unwrap();
+    engine.resume_dispatch(&senior).await.unwrap();
+    let key = engine.query_senior(&operator, &task, json!("?")).await.unwrap();
+    engine.answer_query(&senior, key, json!("!")).await.unwrap();
+    engine.override_verdict(&senior, &task, false, json!("no")).await.unwrap();
+    engine.mark_pass(&operator, &marked, json!("yes")).await.unwrap();
+    engine.mark_blocked(&operator, &blocked, json!("no")).await.unwrap();
+    let minted = engine.mint_worker_token(&operator, &task, LONG, Some(1)).await;
+    assert!(matches!(minted, Err(EngineError::InvalidTransition(_))), "no attempt is live");
+    let trace = engine.read_trace(&observer, Some(&task), 0, usize::MAX).await.unwrap();
+    assert!(trace.iter().all(|record| record.event.task_id() == Some(task)) && trace.len() > 4);
+    assert_eq!(engine.read_output(&observer, &task, 1).await, Ok(vec![]));
+    let first = live.recv().await.unwrap();
+    assert_eq!(first.event, Event::DirectiveInjected { task_id: task });
+    engine.detach_and_revoke(&observer).await.unwrap();
+}
