@@ -133,6 +133,19 @@ impl Engine {
 
     /// A fresh engine, with an empty state, of the same configuration and layers under another
     /// gate. The gate is fixed for an engine's life.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, EngineError, Role, RoleVerbGate, TaskSpec, Verb};
+    /// use std::time::Duration;
+    ///
+    /// let gate = RoleVerbGate::new().allow(Role::Operator, &[Verb::ReadTaskState]);
+    /// let engine = Engine::new(EngineCfg::default()).with_gate(gate);
+    /// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    /// let refused = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await;
+    /// assert!(matches!(refused, Err(EngineError::RoleViolation { verb: Verb::StartTask, .. })));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn with_gate(self, gate: RoleVerbGate) -> Self {
         let cfg = self.cfg().clone();
@@ -201,6 +214,16 @@ impl Engine {
     /// panics here under [`HoldPolicy::Panic`](adjutant_actors::config::HoldPolicy). Dropping this
     /// future before the turn ran takes the turn back; later, the turn completes without it.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg};
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// let tasks = engine.with_state("count tasks", |state| state.task_count()).await?;
+    /// assert_eq!(tasks, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `LockBusy` or `LockBusyAfterRetry` where the queue is full; `Stopped`.
     pub async fn with_state<F, R>(&self, op: &'static str, f: F) -> Result<R, EngineError>
@@ -216,6 +239,20 @@ impl Engine {
     /// New sessions, tasks of operators and dispatches are refused at once; attempts may end by
     /// themselves, and start sub-tasks for that, until a quarter of the deadline (at most the
     /// cancel grace) is left. Then they are interrupted. Every other call works until the end.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, EngineError, Role, TaskSpec};
+    /// use std::time::Duration;
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    /// let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await?;
+    /// let report = engine.shutdown(Duration::from_secs(5)).await;
+    /// assert_eq!(report.waiting, [task]);
+    /// assert!(matches!(engine.heartbeat(&operator).await, Err(EngineError::Stopped(_))));
+    /// # Ok(()) }
+    /// ```
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         self.system.shutdown(deadline).await
     }

@@ -15,6 +15,23 @@ pub trait SpawnerLayer: Send + Sync {
 }
 
 /// Builds a stack of layers by hand; the last layer is the outermost.
+///
+/// ```
+/// use adjutant::{InProcSpawner, SpawnerAdapter, SpawnerLayer, SpawnerStack};
+/// use std::sync::Arc;
+///
+/// struct Through;
+///
+/// impl SpawnerLayer for Through {
+///     fn wrap(&self, inner: Arc<dyn SpawnerAdapter>) -> Arc<dyn SpawnerAdapter> {
+///         inner
+///     }
+/// }
+///
+/// let base: Arc<dyn SpawnerAdapter> = Arc::new(InProcSpawner::new());
+/// let spawner = SpawnerStack::new(base).layer(Through).build();
+/// # let _ = spawner;
+/// ```
 #[derive(Clone)]
 pub struct SpawnerStack {
     top: Arc<dyn SpawnerAdapter>,
@@ -48,6 +65,24 @@ impl SpawnerStack {
 type LayerFactory = Arc<dyn Fn(&Engine) -> Arc<dyn SpawnerLayer> + Send + Sync>;
 
 /// The layers that an engine knows: those of every program, and those that programs ask for.
+///
+/// ```
+/// use adjutant::{Engine, EngineCfg, InProcSpawner, LayerRegistry, SpawnerAdapter, SpawnerLayer, link};
+/// use std::sync::Arc;
+///
+/// struct Through;
+///
+/// impl SpawnerLayer for Through {
+///     fn wrap(&self, inner: Arc<dyn SpawnerAdapter>) -> Arc<dyn SpawnerAdapter> {
+///         inner
+///     }
+/// }
+///
+/// let layers = LayerRegistry::new().with_hint("through", |_engine| Arc::new(Through));
+/// let engine = Engine::new_with_layers(EngineCfg::default(), layers);
+/// let spawner = link(Arc::new(InProcSpawner::new()), &["through".to_owned()], &engine);
+/// # let _ = spawner;
+/// ```
 #[derive(Clone, Default)]
 pub struct LayerRegistry {
     base: Vec<LayerFactory>,

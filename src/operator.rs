@@ -59,6 +59,27 @@ pub trait SpawnHook: Send + Sync {
 }
 
 /// Somebody who does the work of an attempt.
+///
+/// ```
+/// use adjutant::{CapToken, Ctx, Operator, WorkerBinding, WorkerError, WorkerResult, async_trait};
+///
+/// struct Desk;
+///
+/// #[async_trait]
+/// impl Operator for Desk {
+///     async fn execute(
+///         &self,
+///         ctx: &Ctx,
+///         _system: Option<String>,
+///         prompt: String,
+///         _worker: Option<WorkerBinding>,
+///         _worker_token: CapToken,
+///     ) -> Result<WorkerResult, WorkerError> {
+///         let value = format!("{} was asked: {prompt}", ctx.agent).into();
+///         Ok(WorkerResult { value, ok: true })
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Operator: Send + Sync {
     /// Does the work. Dropping this future asks the operator to stop.

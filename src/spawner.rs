@@ -87,6 +87,25 @@ impl OutputSink for EngineSink {
 /// A worker made of parts: the simplest way to write a spawner of one's own.
 ///
 /// Dropping it cancels its token; the task behind it is to stop then.
+///
+/// ```
+/// use adjutant::{CancellationToken, Engine, Worker, WorkerError, WorkerJoinHandler};
+/// use tokio::sync::oneshot;
+///
+/// /// Runs a future as a worker; a spawner returns this from its `spawn`.
+/// fn start(
+///     engine: &Engine,
+///     work: impl Future<Output = Result<(), WorkerError>> + Send + 'static,
+/// ) -> Box<dyn Worker> {
+///     let (cancel, (done, completion)) = (CancellationToken::new(), oneshot::channel());
+///     let stop = cancel.clone();
+///     tokio::spawn(async move {
+///         let end = stop.run_until_cancelled(work).await.unwrap_or(Err(WorkerError::Cancelled));
+///         let _ = done.send(end);
+///     });
+///     Box::new(WorkerJoinHandler { worker_id: engine.mint().worker_id(), cancel, completion })
+/// }
+/// ```
 #[derive(Debug)]
 pub struct WorkerJoinHandler {
     /// Names the worker in logs.

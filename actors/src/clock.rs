@@ -8,6 +8,24 @@ use crate::errors::EngineError;
 use crate::state::effect::Now;
 
 /// Tells the time. One per engine.
+///
+/// ```
+/// use adjutant_actors::clock::Clock;
+/// use adjutant_actors::errors::EngineError;
+/// use adjutant_actors::state::effect::Now;
+///
+/// /// A clock that a test sets by hand.
+/// struct Frozen(Now);
+///
+/// impl Clock for Frozen {
+///     fn now(&self) -> Result<Now, EngineError> {
+///         Ok(self.0)
+///     }
+/// }
+///
+/// assert_eq!(Frozen(Now { unix: 1_000, ms: 5 }).now()?.unix, 1_000);
+/// # Ok::<(), EngineError>(())
+/// ```
 pub trait Clock: Send + Sync + 'static {
     /// The present moment. `ms` must never decrease.
     ///

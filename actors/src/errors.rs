@@ -151,6 +151,13 @@ impl EngineError {
     }
 
     /// Whether the same call may succeed when it is tried again.
+    ///
+    /// ```
+    /// use adjutant_actors::errors::EngineError;
+    ///
+    /// assert!(EngineError::PollTimeout.is_retryable());
+    /// assert!(!EngineError::TokenExpired.is_retryable());
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(

@@ -5,7 +5,7 @@
 //! killed it), the next call starts another one on the same state.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ractor::{ActorCell, ActorRef, ActorRuntime, ActorStatus};
@@ -25,9 +25,11 @@ use crate::state::{EngineState, Rules};
 use crate::turn::{Queued, Step, Turn, TurnCell, TurnQueue};
 
 mod calls;
+mod counts;
 mod shutdown;
 mod watch;
 
+pub use counts::Counts;
 pub use shutdown::ShutdownReport;
 pub use watch::{Dispatched, PollStart};
 
@@ -54,24 +56,6 @@ impl Links {
     }
 }
 
-/// What the engine counted of its own life.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Turns that held the state for too long.
-    pub overlong_holds: u64,
-    /// Workers that ignored their cancel token through the grace period.
-    pub forced_stops: u64,
-    /// Actors, workers and spawners that were started again.
-    pub restarts: u64,
-}
-
-#[derive(Default)]
-struct Counters {
-    overlong_holds: AtomicU64,
-    forced_stops: AtomicU64,
-    restarts: AtomicU64,
-}
-
 /// What all actors of one engine share.
 pub struct Core {
     pub(crate) cfg: EngineCfg,
@@ -85,7 +69,7 @@ pub struct Core {
     clock: Arc<dyn Clock>,
     last_now: Mutex<Now>,
     tree: Mutex<TreeSlot>,
-    counters: Counters,
+    counters: counts::Counters,
     /// One token per attempt actor; a shutdown waits for their end.
     pub(crate) attempts: TaskTracker,
     draining: AtomicBool,
@@ -132,7 +116,7 @@ impl Core {
             last_now: Mutex::new(clock.now().unwrap_or(Now { unix: 0, ms: 0 })),
             clock,
             tree: Mutex::default(),
-            counters: Counters::default(),
+            counters: counts::Counters::default(),
             attempts: TaskTracker::new(),
             draining: AtomicBool::new(false),
             cfg,
@@ -177,18 +161,6 @@ impl Core {
         if self.records.receiver_count() > 0 {
             let _ = self.records.send(record);
         }
-    }
-
-    pub(crate) fn count_hold(&self) {
-        self.counters.overlong_holds.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_forced_stop(&self) {
-        self.counters.forced_stops.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_restart(&self) {
-        self.counters.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The root of the running tree.
@@ -343,17 +315,6 @@ impl Core {
         self.queue.close_port();
         lock(&self.tree).standing = false;
         self.fail_waiting(&EngineError::Stopped(reason.clone()));
-    }
-
-    /// The counts so far.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            overlong_holds: read(&self.counters.overlong_holds),
-            forced_stops: read(&self.counters.forced_stops),
-            restarts: read(&self.counters.restarts),
-        }
     }
 }
 

@@ -16,6 +16,20 @@ use crate::engine::Engine;
 impl Engine {
     /// Verifies a token for a verb and spends one use: signature, expiry, role × verb, record.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, EngineError, Role, Verb};
+    /// use std::time::Duration;
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// let token = engine.attach("ann", Role::Observer, Duration::from_secs(60)).await?;
+    /// engine.verify_token(&token, Verb::ReadTrace).await?;
+    /// let refused = engine.verify_token(&token, Verb::CancelTask).await;
+    /// let role = Role::Observer;
+    /// assert_eq!(refused, Err(EngineError::RoleViolation { role, verb: Verb::CancelTask }));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `BadSignature`, `TokenExpired`, `RoleViolation`, `TokenNotFound`, `TokenRevoked`,
     /// `TokenUsesExhausted`; none of them spends a use.

@@ -51,6 +51,27 @@ impl Engine {
 
     /// As [`Self::dispatch_attempt_with`], with options.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{
+    ///     DispatchOptions, DispatchOutcome, Engine, EngineCfg, InProcSpawner, Role, SpawnerAdapter,
+    ///     TaskSpec,
+    /// };
+    /// use std::{sync::Arc, time::Duration};
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    /// let mut agents = InProcSpawner::new();
+    /// agents.register("sleeper", |_| std::future::pending());
+    /// let spawner: Arc<dyn SpawnerAdapter> = Arc::new(agents);
+    /// let task = engine.start_task(&operator, TaskSpec::new("sleeper", "sleep")).await?;
+    /// let timeout = Some(Duration::from_millis(20));
+    /// let options = DispatchOptions { timeout, ..DispatchOptions::default() };
+    /// let outcome = engine.dispatch_with(&operator, &task, &spawner, options).await?;
+    /// assert_eq!(outcome, DispatchOutcome::Timeout);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::dispatch_attempt_with`]; `ValueTooLarge` for the prompt.
     pub async fn dispatch_with(

@@ -33,6 +33,21 @@ pub enum Delivery {
 
 /// Events in their order from a number on: the tail first, then live. Where the reader lags, it
 /// is refilled from the tail; what is gone there is told exactly.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+/// use adjutant::{Delivery, Engine, EngineCfg, Event, Role, TaskSpec};
+/// use std::time::Duration;
+///
+/// let engine = Engine::new(EngineCfg::default());
+/// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+/// let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await?;
+/// // From after the first event on: the past from the tail, then whatever comes.
+/// let mut feed = engine.event_feed(1).await?;
+/// let Some(Delivery::Record(record)) = feed.next().await else { panic!("the engine is gone") };
+/// assert_eq!((record.seq, record.event), (2, Event::TaskCreated { task_id: task }));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct EventFeed {
     engine: Engine,

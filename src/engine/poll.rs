@@ -22,6 +22,21 @@ impl Engine {
     /// wait begins. No change is missed, no other status returned, and dropping the future leaves
     /// nothing behind.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, Role, TaskSpec, TaskStatus};
+    /// use std::time::Duration;
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    /// let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await?;
+    /// let (days, cancelled) = (Duration::from_secs(2 * 24 * 3600), engine.cancel_task(&operator, &task));
+    /// let (state, cancelled) = tokio::join!(engine.poll_task(&operator, &task, days), cancelled);
+    /// cancelled?;
+    /// assert_eq!(state?.status, TaskStatus::Cancelled);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of an authorization; `PollTimeout`; `TaskNotFound` where the task is forgotten
     /// meanwhile.

@@ -10,6 +10,27 @@ use crate::operator::{Operator, OperatorInfo, SeniorBridge, SpawnHook};
 
 impl Engine {
     /// Registers a senior bridge, in place of one of the same name.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, SeniorBridge, TaskId, async_trait};
+    /// use serde_json::{Value, json};
+    /// use std::sync::Arc;
+    ///
+    /// struct AlwaysYes;
+    ///
+    /// #[async_trait]
+    /// impl SeniorBridge for AlwaysYes {
+    ///     async fn ask(&self, _task_id: &TaskId, _question: Value) -> Result<Value, String> {
+    ///         Ok(json!(true))
+    ///     }
+    /// }
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// engine.register_senior_bridge("yes", Arc::new(AlwaysYes)).await;
+    /// assert_eq!(engine.list_senior_bridge_ids().await, ["yes"]);
+    /// # Ok(()) }
+    /// ```
     pub async fn register_senior_bridge(
         &self,
         id: impl Into<String>,

@@ -20,6 +20,27 @@ impl Engine {
     /// Asks the senior and suspends the task; its attempt's clock stands still. The key names the
     /// question and grants nothing. A worker that runs goes on, and may await the answer.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, Role, TaskSpec, TaskStatus};
+    /// use serde_json::json;
+    /// use std::time::Duration;
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// let hour = Duration::from_secs(3600);
+    /// let operator = engine.attach("ann", Role::Operator, hour).await?;
+    /// let senior = engine.attach("sam", Role::Senior, hour).await?;
+    /// let task = engine.start_task(&operator, TaskSpec::new("deploy", "to all")).await?;
+    ///
+    /// let key = engine.query_senior(&operator, &task, json!("really to all?")).await?;
+    /// let state = engine.read_task_state(&operator, &task).await?;
+    /// assert_eq!((state.status, state.suspended_on), (TaskStatus::Suspended, Some(key)));
+    ///
+    /// engine.answer_query(&senior, key, json!("to one first")).await?;
+    /// assert_eq!(engine.await_resume(key, hour).await?, json!("to one first"));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of an authorization; `InvalidTransition` unless the task is Pending or Running;
     /// `ValueTooLarge`.

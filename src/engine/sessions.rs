@@ -26,6 +26,20 @@ impl Engine {
     /// Attaches a session without faces of its own. Trusted callers only, as all `attach*`: they
     /// give out rights. The token lives for `ttl`, with unlimited uses and scope `*`.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, EngineError, Role};
+    /// use std::time::Duration;
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// let token = engine.attach("ann", Role::Observer, Duration::from_secs(60)).await?;
+    /// engine.heartbeat(&token).await?;
+    /// assert_eq!(engine.read_session(&token).await?.operator_id, "ann");
+    /// engine.detach_and_revoke(&token).await?;
+    /// assert_eq!(engine.heartbeat(&token).await, Err(EngineError::TokenRevoked));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `InvalidArgument` for an empty or unprintable id or a `ttl` of zero; `TableFull`; `Stopped`.
     pub async fn attach(
@@ -73,6 +87,27 @@ impl Engine {
     /// Attaches a session with faces that are registered by name, and with the tiers of the
     /// cascade that picks an agent's kind. `kind` is what was asked for at launch; `None` leaves
     /// it to the blueprint's tiers.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, OperatorKind, Role};
+    /// use std::{collections::HashMap, time::Duration};
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// // The faces `bridge`, `hook` and `desk` are registered by the `register_*` methods.
+    /// let faces = ["bridge", "hook", "desk"].map(|id| Some(id.to_owned()));
+    /// let [bridge, hook, desk] = faces;
+    /// let reviewers = HashMap::from([("review".to_owned(), OperatorKind::MainAi)]);
+    /// let day = Duration::from_secs(24 * 3600);
+    /// let token = engine
+    ///     .attach_with_ids(
+    ///         "ann", Role::Operator, day, None, bridge, hook, desk, reviewers, HashMap::new(), None,
+    ///     )
+    ///     .await?;
+    /// let session = engine.read_session(&token).await?;
+    /// assert_eq!(session.operator_backend_id.as_deref(), Some("desk"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::attach`].

@@ -40,6 +40,22 @@ impl Engine {
 
     /// As [`Self::start_task`], with options.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, Role, TaskOptions, TaskSpec, TaskStatus};
+    /// use std::time::Duration;
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    /// let whole = engine.start_task(&operator, TaskSpec::new("plan", "all of it")).await?;
+    /// let options = TaskOptions { parent: Some(whole), ..TaskOptions::default() };
+    /// let part = engine.start_task_with(&operator, TaskSpec::new("build", "a part"), options).await?;
+    /// engine.cancel_task(&operator, &whole).await?;
+    /// let part = engine.read_task_state(&operator, &part).await?;
+    /// assert_eq!((part.status, part.spawn_depth), (TaskStatus::Cancelled, 1));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::start_task`]; `TokenTaskMismatch` or `TaskNotFound` for the named parent.
     pub async fn start_task_with(

@@ -110,6 +110,31 @@ impl Engine {
     /// Lays out a named value for [`Self::fetch_data`], in place of an earlier one. Trusted
     /// callers only.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// use adjutant::{Engine, EngineCfg, InProcSpawner, Role, SpawnerAdapter, TaskSpec, WorkerResult};
+    /// use serde_json::json;
+    /// use std::{sync::Arc, time::Duration};
+    ///
+    /// let engine = Engine::new(EngineCfg::default());
+    /// engine.set_resource("limits", json!({ "lines": 400 })).await?;
+    /// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    /// let (mut agents, inside) = (InProcSpawner::new(), engine.unanchored());
+    /// agents.register("read", move |call| {
+    ///     let engine = inside.clone();
+    ///     async move {
+    ///         let value = engine.fetch_data(&call.token, "limits").await;
+    ///         Ok(WorkerResult { ok: value.is_ok(), value: value.unwrap_or_default() })
+    ///     }
+    /// });
+    /// let spawner: Arc<dyn SpawnerAdapter> = Arc::new(agents);
+    /// let task = engine.start_task(&operator, TaskSpec::new("read", "")).await?;
+    /// engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+    /// let state = engine.read_task_state(&operator, &task).await?;
+    /// assert_eq!(state.last_result, Some(json!({ "lines": 400 })));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `InvalidArgument`, `ValueTooLarge`, `TableFull`.
     pub async fn set_resource(

@@ -28,6 +28,22 @@ struct Product(Arc<dyn SpawnerAdapter>);
 /// attempt whose worker panicked before any output is launched again on the new one.
 ///
 /// One value serves one engine; its actor ends with this value or with the engine.
+///
+/// ```
+/// use adjutant::{InProcSpawner, Intensity, SpawnerAdapter, Supervised, WorkerResult};
+/// use std::{sync::Arc, time::Duration};
+///
+/// let build = || -> Result<Arc<dyn SpawnerAdapter>, String> {
+///     let mut agents = InProcSpawner::new();
+///     agents.register("echo", |call| async move {
+///         Ok(WorkerResult { value: call.prompt.into(), ok: true })
+///     });
+///     Ok(Arc::new(agents))
+/// };
+/// let intensity = Intensity { restarts: 5, within: Duration::from_secs(60), ..Intensity::default() };
+/// let spawner: Arc<dyn SpawnerAdapter> = Arc::new(Supervised::new("agents", build).intensity(intensity));
+/// # let _ = spawner;
+/// ```
 pub struct Supervised {
     name: String,
     factory: Factory,

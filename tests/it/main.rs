@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod dispatching;
+mod public_api;
 mod world;

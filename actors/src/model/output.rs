@@ -6,6 +6,17 @@ use serde_json::{Value, json};
 use crate::model::ids::TaskId;
 
 /// One piece of a worker's output. JSON is tagged by `type`.
+///
+/// ```
+/// use adjutant_actors::model::output::{ContentRef, OutputEvent};
+/// use serde_json::json;
+///
+/// let content = ContentRef::inline(json!({ "lines": 12 }));
+/// let event = serde_json::to_value(OutputEvent::Final { content, ok: true })?;
+/// assert_eq!(event["type"], "final");
+/// assert_eq!(event["content"], json!({ "kind": "inline", "value": { "lines": 12 } }));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]

@@ -52,6 +52,13 @@ impl TaskStatus {
     ///
     /// Staying the same is a move only where something happens by it: a dispatch of a Running
     /// task without a live attempt, and a Suspended task whose attempt ends.
+    ///
+    /// ```
+    /// use adjutant_actors::model::task::TaskStatus::{Blocked, Cancelled, Pass, Running};
+    ///
+    /// assert!(Blocked.may_become(Running));
+    /// assert!(!Pass.may_become(Cancelled));
+    /// ```
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
         use TaskStatus::{Blocked, Cancelled, Pass, Pending, Running, Suspended};

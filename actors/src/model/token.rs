@@ -90,6 +90,16 @@ impl CapToken {
 
     /// Reads a bearer text. Each token has exactly one; nothing is verified here but the shape.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use adjutant_actors::model::role::Role;
+    /// use adjutant_actors::model::token::{CapToken, TokenSigner};
+    ///
+    /// let token = TokenSigner::new([7; 32]).session("ann", Role::Observer, Duration::from_secs(60));
+    /// assert_eq!(CapToken::decode(&token.encode())?, token);
+    /// # Ok::<(), adjutant_actors::model::token::CapTokenDecodeError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`CapTokenDecodeError`]; none of its texts repeats what was read.

@@ -4,6 +4,7 @@
 use crate::model::ids::TaskId;
 use crate::model::task::TaskStatus;
 use crate::state::EngineState;
+use crate::state::effect::Effect;
 
 impl EngineState {
     /// Checks every rule; the error names the rule and what broke it.
@@ -17,7 +18,8 @@ impl EngineState {
         self.audit_counts()?;
         self.audit_edges()?;
         self.audit_tokens()?;
-        self.audit_bodies()
+        self.audit_bodies()?;
+        self.audit_event_order()
     }
 
     /// Checks the rules of one task.
@@ -98,6 +100,22 @@ impl EngineState {
             .filter(|(_, output)| matches!(output.body(), Some(Body::Large { .. })))
             .count() as u64;
         same("bodies", held, self.bodies.iter().map(|(_, body)| body.holders).sum())
+    }
+
+    /// The tail is without gaps, and the newest number is that of its last event or, within a
+    /// turn, of the last one that waits in the outbox.
+    fn audit_event_order(&self) -> Result<(), String> {
+        let waiting = self.outbox.iter().filter_map(|effect| match effect {
+            Effect::Announce(record) => Some(record.seq),
+            _ => None,
+        });
+        let first = self.tail.front().map_or(1, |record| record.seq);
+        let mut next = first;
+        for seq in self.tail.iter().map(|record| record.seq).chain(waiting) {
+            same("event order", seq, next)?;
+            next += 1;
+        }
+        same("event order", next - 1, self.counters.last_seq)
     }
 }
 
