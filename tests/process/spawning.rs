@@ -147,13 +147,12 @@ fn cancelling_the_task_ends_the_whole_group() {
             )
         };
         let pids = loop {
-            if let Some(adjutant::Delivery::Record(record)) = feed.next().await {
-                if let adjutant::Event::WorkerOutput {
+            if let Some(adjutant::Delivery::Record(record)) = feed.next().await
+                && let adjutant::Event::WorkerOutput {
                     event: OutputEvent::Partial { chunk }, ..
                 } = record.event
-                {
-                    break text(&chunk).to_owned();
-                }
+            {
+                break text(&chunk).to_owned();
             }
         };
         engine.cancel_task(&operator, &task).await.unwrap();
