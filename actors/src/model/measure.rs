@@ -28,10 +28,8 @@ impl io::Write for Counter {
 
 /// Levels of nesting; looks no deeper than one past the limit.
 fn levels(value: &Value, left: u64) -> u64 {
-    if left == 0 {
-        return 1;
-    }
     match value {
+        Value::Array(_) | Value::Object(_) if left == 0 => 1,
         Value::Array(items) => {
             1 + items.iter().map(|item| levels(item, left - 1)).max().unwrap_or(0)
         }
