@@ -9,11 +9,11 @@ use adjutant::{
     CancellationToken, CapToken, CapTokenConsumeError, CapTokenDecodeError, CapTokenRecord,
     ContentRef, Ctx, DispatchOutcome, Engine, EngineCfg, EngineError, Event, InProcSpawner,
     LayerRegistry, LongHoldConfig, Operator, OperatorInfo, OperatorKind, OperatorSession,
-    OutputEvent, OutputSink, ResumeKey, ResumePending, Role, RoleVerbGate, SeniorBridge, SessionId,
-    SpawnError, SpawnHook, SpawnerAdapter, SpawnerLayer, SpawnerStack, TaskId, TaskSpec, TaskState,
-    TaskStatus, TokenSigner, Verb, Worker, WorkerBinding, WorkerError, WorkerId, WorkerInvocation,
-    WorkerJoinHandler, WorkerPayload, WorkerResult, async_trait, collapse_operator_kind,
-    default_role_verb_table, link,
+    OutputEvent, OutputSink, ProcessSpawner, ResumeKey, ResumePending, Role, RoleVerbGate,
+    SeniorBridge, SessionId, SpawnError, SpawnHook, SpawnerAdapter, SpawnerLayer, SpawnerStack,
+    StreamMode, TaskId, TaskSpec, TaskState, TaskStatus, TokenSigner, Verb, Worker, WorkerBinding,
+    WorkerError, WorkerId, WorkerInvocation, WorkerJoinHandler, WorkerPayload, WorkerResult,
+    async_trait, collapse_operator_kind, default_role_verb_table, link,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -317,6 +317,18 @@ async fn stacks_and_links_wrap_a_spawner_of_the_host() {
         let said = json!({ "agent": "any", "prompt": "hello", "system": null });
         assert_eq!(outcome, DispatchOutcome::Pass(said));
     }
+}
+
+#[test]
+fn a_process_spawner_is_built_by_its_setters() {
+    let sse = ProcessSpawner::new("cat").arg("-u").args(["-", "-"]).use_stdin(true);
+    let spawners: [Arc<dyn SpawnerAdapter>; 4] = [
+        Arc::new(sse.stream_mode(StreamMode::SseEvents)),
+        Arc::new(ProcessSpawner::run("cat").stream_mode(StreamMode::NdjsonLines)),
+        Arc::new(ProcessSpawner::run("cat").stream_mode(StreamMode::LengthPrefixed)),
+        Arc::new(ProcessSpawner::new("echo").use_stdin(false).plain()),
+    ];
+    assert_eq!(spawners.len(), 4);
 }
 
 #[tokio::test]
