@@ -1,4 +1,7 @@
 //! Behavior of the public engine: one binary, a module a theme, worlds from `world`.
 
+mod cancel;
 mod dispatching;
+mod faulty;
+mod supervision;
 mod world;
