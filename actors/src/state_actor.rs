@@ -33,6 +33,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) struct Incarnation {
+    number: u64,
     core: Arc<Core>,
     /// Turns that ran and wait for their release. Only a panic of our own code leaves some here.
     batch: Vec<Arc<dyn Turn>>,
@@ -51,8 +52,9 @@ impl Actor for StateActor {
         args: Arguments,
     ) -> Result<Incarnation, ActorProcessingErr> {
         let core = args.core;
-        core.queue.open_port(Box::new(move || myself.cast(StateMsg::Drain).is_ok()));
-        Ok(Incarnation { core, batch: Vec::new(), effects: Vec::new(), _guard: args.guard })
+        let number =
+            core.queue.open_port(Box::new(move || myself.cast(StateMsg::Drain).is_ok()));
+        Ok(Incarnation { number, core, batch: Vec::new(), effects: Vec::new(), _guard: args.guard })
     }
 
     async fn handle(
@@ -200,7 +202,7 @@ pub(crate) fn change_of(state: &EngineState, task: TaskId) -> Change {
 
 impl Drop for Incarnation {
     fn drop(&mut self) {
-        self.core.queue.close_port();
+        self.core.queue.close_port(self.number);
         for turn in self.batch.drain(..) {
             turn.fail(EngineError::Internal("the state actor ended within its batch".to_owned()));
         }

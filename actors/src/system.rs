@@ -312,7 +312,7 @@ impl Core {
             }
         }
         self.lock_sessions().clear();
-        self.queue.close_port();
+        self.queue.close_every_port();
         lock(&self.tree).standing = false;
         self.fail_waiting(&EngineError::Stopped(reason.clone()));
     }

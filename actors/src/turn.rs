@@ -224,6 +224,8 @@ struct QueueInner {
     turns: VecDeque<Queued>,
     /// Wakes the state actor; absent while none is there.
     port: Option<Box<dyn Fn() -> bool + Send>>,
+    /// Number of the incarnation that the port leads to.
+    incarnation: u64,
     /// Whether a wake-up is under way that will look at the queue.
     draining: bool,
     closed: Option<String>,
@@ -266,16 +268,28 @@ impl TurnQueue {
         lock(&self.inner).turns.pop_front()
     }
 
-    /// A state actor is there; if turns wait, it is woken.
-    pub(crate) fn open_port(&self, wake: Box<dyn Fn() -> bool + Send>) {
+    /// A state actor is there; if turns wait, it is woken. Returns the number of its incarnation.
+    pub(crate) fn open_port(&self, wake: Box<dyn Fn() -> bool + Send>) -> u64 {
         let mut inner = lock(&self.inner);
         inner.port = Some(wake);
+        inner.incarnation += 1;
         inner.draining = false;
         inner.nudge();
+        inner.incarnation
     }
 
-    /// The state actor is gone; turns wait for the next one.
-    pub(crate) fn close_port(&self) {
+    /// This incarnation of the state actor is gone; turns wait for the next one. A supervisor may
+    /// have started that before the old one's state was dropped: its port stays open then.
+    pub(crate) fn close_port(&self, incarnation: u64) {
+        let mut inner = lock(&self.inner);
+        if inner.incarnation == incarnation {
+            inner.port = None;
+            inner.draining = false;
+        }
+    }
+
+    /// No state actor is there, whichever it was.
+    pub(crate) fn close_every_port(&self) {
         let mut inner = lock(&self.inner);
         inner.port = None;
         inner.draining = false;

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod cancel;
 mod dispatching;
+mod faulty;
 mod public_api;
+mod supervision;
 mod world;
