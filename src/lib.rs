@@ -101,14 +101,21 @@ pub use tokio_util::sync::CancellationToken;
 pub use crate::ctx::{Ctx, CtxMeta};
 pub use crate::engine::{Delivery, DispatchOptions, Engine, EventFeed, EventStream, TaskOptions};
 pub use crate::middleware::{
-    LayerRegistry, SpawnerLayer, SpawnerStack, UnknownHints, link, try_link,
+    AgentResolverMiddleware, AuditMiddleware, InputInjectMiddleware, LayerRegistry,
+    LongHoldMiddleware, MainAIMiddleware, OperatorDelegateMiddleware, ProjectNameAliasMiddleware,
+    SeniorEscalationMiddleware, SinkMiddleware, SpawnerLayer, SpawnerStack, UnknownHints, link,
+    try_link,
 };
 pub use crate::operator::{
     Operator, OperatorInfo, SeniorBridge, SpawnHook, WorkerBinding, WorkerResult,
 };
+pub use crate::output_store::{
+    MemoryOutputStore, MemoryStoreLimits, MemoryStoreStats, OutputRecord, OutputRef,
+    OutputRefParseError, OutputStore, OutputStoreError,
+};
 pub use crate::spawner::{
-    InProcSpawner, OutputSink, ProcessSpawner, SpawnError, SpawnerAdapter, StreamMode, Supervised,
-    WorkerInvocation, WorkerJoinHandler,
+    InProcSpawner, OperatorSpawner, OutputSink, ProcessSpawner, SpawnError, SpawnerAdapter,
+    StreamMode, Supervised, WorkerInvocation, WorkerJoinHandler,
 };
 
 pub mod blueprint;
@@ -116,6 +123,7 @@ pub mod ctx;
 pub mod engine;
 pub mod middleware;
 pub mod operator;
+pub mod output_store;
 mod registry;
 pub mod spawner;
 mod template;
@@ -124,7 +132,12 @@ mod template;
 pub mod service {
     /// Linking a program's layers.
     pub mod linker {
-        pub use crate::middleware::{link, try_link};
+        pub use crate::middleware::{
+            AgentResolverMiddleware, AuditMiddleware, InputInjectMiddleware, LayerRegistry,
+            LongHoldMiddleware, MainAIMiddleware, OperatorDelegateMiddleware,
+            ProjectNameAliasMiddleware, SeniorEscalationMiddleware, SinkMiddleware, SpawnerLayer,
+            SpawnerStack, UnknownHints, link, try_link,
+        };
     }
 }
 

@@ -8,6 +8,24 @@ use std::sync::Arc;
 use crate::engine::Engine;
 use crate::spawner::SpawnerAdapter;
 
+mod annotate;
+mod audit;
+mod long_hold;
+mod main_ai;
+mod operator_delegate;
+mod senior_escalation;
+mod wrapped;
+
+pub use annotate::{
+    AgentResolverMiddleware, DATA_SINK_ENDPOINT, INPUT_REFS, InputInjectMiddleware,
+    PROJECT_NAME_ALIAS, ProjectNameAliasMiddleware, SinkMiddleware,
+};
+pub use audit::AuditMiddleware;
+pub use long_hold::LongHoldMiddleware;
+pub use main_ai::MainAIMiddleware;
+pub use operator_delegate::OperatorDelegateMiddleware;
+pub use senior_escalation::SeniorEscalationMiddleware;
+
 /// Wraps a spawner in another one.
 pub trait SpawnerLayer: Send + Sync {
     /// The wrapped spawner.
@@ -94,6 +112,21 @@ impl LayerRegistry {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The layers of this crate: audit and long hold for every program, and under the keys
+    /// `main_ai`, `senior_escalation` and `operator_delegate` those that programs ask for.
+    #[must_use]
+    pub fn standard() -> Self {
+        Self::new()
+            .with_base(|engine| Arc::new(AuditMiddleware::new(engine.event_tx())))
+            .with_base(|engine| {
+                let hold = engine.cfg().long_hold.default_hold;
+                Arc::new(LongHoldMiddleware::new(hold, engine.event_tx()))
+            })
+            .with_hint("main_ai", |_| Arc::new(MainAIMiddleware))
+            .with_hint("senior_escalation", |_| Arc::new(SeniorEscalationMiddleware))
+            .with_hint("operator_delegate", |_| Arc::new(OperatorDelegateMiddleware))
     }
 
     /// Adds a layer of every program; the first one added is the innermost.

@@ -13,10 +13,14 @@ use crate::ctx::Ctx;
 use crate::engine::Engine;
 
 mod in_proc;
+mod operator;
 pub mod process;
 mod supervised;
+mod task_worker;
 
 pub use in_proc::{InProcSpawner, WorkerInvocation};
+pub(crate) use operator::Delegation;
+pub use operator::OperatorSpawner;
 pub use process::{ProcessSpawner, StreamMode};
 pub use supervised::Supervised;
 

@@ -52,8 +52,7 @@ impl Actor for StateActor {
         args: Arguments,
     ) -> Result<Incarnation, ActorProcessingErr> {
         let core = args.core;
-        let number =
-            core.queue.open_port(Box::new(move || myself.cast(StateMsg::Drain).is_ok()));
+        let number = core.queue.open_port(Box::new(move || myself.cast(StateMsg::Drain).is_ok()));
         Ok(Incarnation { number, core, batch: Vec::new(), effects: Vec::new(), _guard: args.guard })
     }
 

@@ -14,8 +14,9 @@ use crate::blueprint::error::CompileErrors;
 use crate::blueprint::functions::Functions;
 use crate::blueprint::spec::{self, AgentSpec, SubprocessSpec};
 use crate::engine::Engine;
-use crate::middleware::{UnknownHints, try_link};
-use crate::spawner::{InProcSpawner, ProcessSpawner, SpawnerAdapter};
+use crate::middleware::{ProjectNameAliasMiddleware, SpawnerLayer, UnknownHints, try_link};
+use crate::operator::WorkerBinding;
+use crate::spawner::{InProcSpawner, OperatorSpawner, ProcessSpawner, SpawnerAdapter};
 
 /// Attempts of one agent at once, for each core, where its spec does not say.
 const CONCURRENCY_PER_CORE: usize = 4;
@@ -165,10 +166,12 @@ fn agent(
             }
             Arc::new(spawner)
         }
-        // Nobody is registered for it: a dispatch says so.
-        AgentSpec::Operator(_) => Arc::new(InProcSpawner::new()),
+        AgentSpec::Operator(operator) => Arc::new(operator_spawner(def, &operator.operator_ref)),
     };
-    let linked = try_link(base, &blueprint.spawner_hints.layers, engine)?;
+    let mut linked = try_link(base, &blueprint.spawner_hints.layers, engine)?;
+    if let Some(alias) = &blueprint.metadata.project_name_alias {
+        linked = ProjectNameAliasMiddleware::new(alias.clone()).wrap(linked);
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let places = spec.max_concurrency().map_or(cores * CONCURRENCY_PER_CORE, |max| max as usize);
     Ok(Agent {
@@ -196,6 +199,18 @@ fn process_spawner(spec: &SubprocessSpec) -> ProcessSpawner {
     }
     for (name, value) in &spec.env {
         spawner = spawner.env(name.clone(), value.clone());
+    }
+    spawner
+}
+
+fn operator_spawner(def: &AgentDef, operator_ref: &str) -> OperatorSpawner {
+    let mut spawner = OperatorSpawner::named(operator_ref);
+    if let Some(prompt) = &def.profile.system_prompt {
+        spawner = spawner.system_prompt(prompt.clone());
+    }
+    if let Some(definition) = &def.profile.worker_binding {
+        let (definition, tools) = (definition.clone(), def.profile.tools.clone());
+        spawner = spawner.binding(WorkerBinding { definition, tools });
     }
     spawner
 }

@@ -73,7 +73,7 @@ fn engine(args: &RunArgs) -> Engine {
     };
     cfg.limits.event_tail = EVENTS_KEPT;
     cfg.limits.broadcast_capacity = EVENTS_KEPT;
-    Engine::new_with_layers(cfg, LayerRegistry::new())
+    Engine::new_with_layers(cfg, LayerRegistry::standard())
 }
 
 /// The initial context: an object, in place or in a file.

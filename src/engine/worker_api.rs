@@ -1,6 +1,7 @@
 //! The worker's side: pull the prompt, send output, post results; and the host's twins of these.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::TaskId;
@@ -253,6 +254,28 @@ impl Engine {
             .transact("last_final", move |state| Ok(state.final_of(task, attempt)))
             .await;
         found.ok().flatten()
+    }
+
+    /// Records that an attempt takes longer than was expected of it. Trusted callers only: layers.
+    ///
+    /// # Errors
+    /// `LockBusy`, `Stopped`.
+    pub async fn note_slow_attempt(
+        &self,
+        task_id: &TaskId,
+        attempt: u32,
+        elapsed: Duration,
+        default_hold: Duration,
+    ) -> Result<(), EngineError> {
+        let (task, now) = (*task_id, self.now()?);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (elapsed, hold) = (ms(elapsed), ms(default_hold));
+        self.system()
+            .transact("note_slow_attempt", move |state| {
+                state.note_slow_attempt(task, attempt, elapsed, hold, now);
+                Ok(())
+            })
+            .await
     }
 
     /// Stores an interim result of the worker's own task; status and verdict stay.

@@ -5,17 +5,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use adjutant_actors::launch::{Worker, WorkerError, panic_text};
-use adjutant_actors::model::ids::{TaskId, WorkerId};
+use adjutant_actors::launch::{Worker, WorkerError};
+use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::output::{ContentRef, OutputEvent};
 use adjutant_actors::model::token::CapToken;
 use async_trait::async_trait;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::ctx::Ctx;
 use crate::engine::Engine;
 use crate::operator::WorkerResult;
+use crate::spawner::task_worker::TaskWorker;
 use crate::spawner::{EngineSink, OutputSink, SpawnError, SpawnerAdapter};
 
 /// What an in-process worker is called with.
@@ -117,8 +117,8 @@ impl SpawnerAdapter for InProcSpawner {
             sink: Some(sink.clone()),
             cancel_token: Some(cancel.clone()),
         };
-        let handle = tokio::spawn(run(function, call, sink, cancel.clone()));
-        Ok(Box::new(InProcWorker { id: engine.mint().worker_id(), cancel, handle }))
+        let work = run(function, call, sink, cancel.clone());
+        Ok(TaskWorker::start(engine.mint().worker_id(), cancel, work))
     }
 }
 
@@ -137,43 +137,4 @@ async fn run(
     let event = OutputEvent::Final { content: ContentRef::inline(result.value), ok: result.ok };
     let failed = |error| WorkerError::Failed(format!("submit the result: {error}"));
     sink.emit(event).await.map_err(failed)
-}
-
-/// A function that runs in a task of its own, which ends with the worker.
-struct InProcWorker {
-    id: WorkerId,
-    cancel: CancellationToken,
-    handle: JoinHandle<Result<(), WorkerError>>,
-}
-
-impl Drop for InProcWorker {
-    fn drop(&mut self) {
-        self.handle.abort();
-    }
-}
-
-#[async_trait]
-impl Worker for InProcWorker {
-    fn id(&self) -> &WorkerId {
-        &self.id
-    }
-
-    fn cancel_token(&self) -> CancellationToken {
-        self.cancel.clone()
-    }
-
-    async fn join(mut self: Box<Self>) -> Result<(), WorkerError> {
-        match (&mut self.handle).await {
-            Ok(end) => end,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => {
-                    // Raised again, so that the attempt's supervisor sees a panic as one.
-                    let text = panic_text(&*panic);
-                    tracing::error!(worker = %self.id, text, "an in-process worker panicked");
-                    std::panic::resume_unwind(panic)
-                }
-                Err(_) => Err(WorkerError::Cancelled),
-            },
-        }
-    }
 }

@@ -5,6 +5,8 @@
 mod cancel;
 mod dispatching;
 mod faulty;
+mod layers;
+mod output_store;
 mod public_api;
 mod supervision;
 mod world;

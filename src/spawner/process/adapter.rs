@@ -9,13 +9,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use adjutant_actors::launch::{Worker, WorkerError};
-use adjutant_actors::model::ids::{TaskId, WorkerId};
+use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::output::{ContentRef, OutputEvent};
 use adjutant_actors::model::token::CapToken;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::parse::StreamMode;
@@ -23,6 +22,7 @@ use super::run::{ChildFault, ChildReport, run_child};
 use super::spec::{ChildCommand, ChildLimits, ChildSpec, Credentials};
 use crate::ctx::{Ctx, WORKER_HANDLE};
 use crate::engine::Engine;
+use crate::spawner::task_worker::TaskWorker;
 use crate::spawner::{EngineSink, OutputSink, SpawnError, SpawnerAdapter};
 
 /// Events that a child may be ahead of the engine.
@@ -178,8 +178,7 @@ impl SpawnerAdapter for ProcessSpawner {
         let cancel = CancellationToken::new();
         let sink = EngineSink { engine: engine.unanchored(), token, task_id, attempt };
         let job = Job { spec, limits, sink, cancel: cancel.clone() };
-        let handle = tokio::spawn(job.run(input));
-        Ok(Box::new(ProcessWorker { id: engine.mint().worker_id(), cancel, handle }))
+        Ok(TaskWorker::start(engine.mint().worker_id(), cancel, job.run(input)))
     }
 }
 
@@ -268,36 +267,4 @@ fn fault_error(fault: ChildFault, report: &ChildReport) -> WorkerError {
     let stderr = stderr_text(report);
     let said = if stderr.is_empty() { String::new() } else { format!("; stderr: {stderr}") };
     WorkerError::Failed(format!("the child was stopped: {fault}{said}"))
-}
-
-/// A child in a task of its own. Dropping it kills the child's whole group.
-struct ProcessWorker {
-    id: WorkerId,
-    cancel: CancellationToken,
-    handle: JoinHandle<Result<(), WorkerError>>,
-}
-
-impl Drop for ProcessWorker {
-    fn drop(&mut self) {
-        self.handle.abort();
-    }
-}
-
-#[async_trait]
-impl Worker for ProcessWorker {
-    fn id(&self) -> &WorkerId {
-        &self.id
-    }
-
-    fn cancel_token(&self) -> CancellationToken {
-        self.cancel.clone()
-    }
-
-    async fn join(mut self: Box<Self>) -> Result<(), WorkerError> {
-        match (&mut self.handle).await {
-            Ok(end) => end,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(WorkerError::Cancelled),
-        }
-    }
 }
