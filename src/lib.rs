@@ -90,7 +90,8 @@ pub use adjutant_actors::model::token::{
     CapToken, CapTokenDecodeError, TokenFingerprint, TokenSigner,
 };
 pub use adjutant_actors::state::EngineState;
-pub use adjutant_actors::state::auth::{CapTokenConsumeError, CapTokenRecord};
+pub use adjutant_actors::state::attempts::AttemptEnd;
+pub use adjutant_actors::state::auth::{Access, CapTokenConsumeError, CapTokenRecord};
 pub use adjutant_actors::state::effect::Now;
 pub use adjutant_actors::state::resumes::ResumePending;
 pub use adjutant_actors::state::sessions::HeartbeatReply;

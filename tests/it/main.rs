@@ -4,9 +4,16 @@
 
 mod cancel;
 mod dispatching;
+mod events;
 mod faulty;
 mod layers;
+mod limits;
 mod output_store;
 mod public_api;
+mod questions;
+mod rights;
+mod sessions;
 mod supervision;
+mod turns;
+mod waiting;
 mod world;

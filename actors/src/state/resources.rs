@@ -23,6 +23,12 @@ impl EngineState {
         Ok(())
     }
 
+    /// The value under a name.
+    #[must_use]
+    pub fn resource(&self, key: &str) -> Option<Arc<Value>> {
+        self.resources.get(&key.to_owned()).cloned()
+    }
+
     /// The value under a name, authorized.
     ///
     /// # Errors
