@@ -37,6 +37,8 @@ pub(crate) struct Incarnation {
     /// Turns that ran and wait for their release. Only a panic of our own code leaves some here.
     batch: Vec<Arc<dyn Turn>>,
     effects: Vec<Effect>,
+    /// Its number at the queue.
+    number: u64,
     _guard: Arc<TreeGuard>,
 }
 
@@ -51,8 +53,9 @@ impl Actor for StateActor {
         args: Arguments,
     ) -> Result<Incarnation, ActorProcessingErr> {
         let core = args.core;
-        core.queue.open_port(Box::new(move || myself.cast(StateMsg::Drain).is_ok()));
-        Ok(Incarnation { core, batch: Vec::new(), effects: Vec::new(), _guard: args.guard })
+        let wake = move || myself.cast(StateMsg::Drain).is_ok();
+        let number = core.queue.open_port(Box::new(wake));
+        Ok(Incarnation { core, number, batch: Vec::new(), effects: Vec::new(), _guard: args.guard })
     }
 
     async fn handle(
@@ -200,7 +203,7 @@ pub(crate) fn change_of(state: &EngineState, task: TaskId) -> Change {
 
 impl Drop for Incarnation {
     fn drop(&mut self) {
-        self.core.queue.close_port();
+        self.core.queue.close_port(self.number);
         for turn in self.batch.drain(..) {
             turn.fail(EngineError::Internal("the state actor ended within its batch".to_owned()));
         }

@@ -321,7 +321,7 @@ impl Core {
             }
         }
         self.lock_sessions().clear();
-        self.queue.close_port();
+        self.queue.close_ports();
         lock(&self.tree).standing = false;
         self.fail_waiting(&EngineError::Stopped(reason.clone()));
     }

@@ -227,6 +227,8 @@ struct QueueInner {
     /// Whether a wake-up is under way that will look at the queue.
     draining: bool,
     closed: Option<String>,
+    /// Counts the state actors that were there; the end of an older one closes no newer port.
+    incarnation: u64,
 }
 
 impl QueueInner {
@@ -266,16 +268,28 @@ impl TurnQueue {
         lock(&self.inner).turns.pop_front()
     }
 
-    /// A state actor is there; if turns wait, it is woken.
-    pub(crate) fn open_port(&self, wake: Box<dyn Fn() -> bool + Send>) {
+    /// A state actor is there; if turns wait, it is woken. Returns its number.
+    pub(crate) fn open_port(&self, wake: Box<dyn Fn() -> bool + Send>) -> u64 {
         let mut inner = lock(&self.inner);
+        inner.incarnation += 1;
         inner.port = Some(wake);
         inner.draining = false;
         inner.nudge();
+        inner.incarnation
     }
 
-    /// The state actor is gone; turns wait for the next one.
-    pub(crate) fn close_port(&self) {
+    /// The state actor of this number is gone; turns wait for the next one, if that is not there
+    /// already: a supervisor hears of an end before the actor's state is dropped.
+    pub(crate) fn close_port(&self, incarnation: u64) {
+        let mut inner = lock(&self.inner);
+        if inner.incarnation == incarnation {
+            inner.port = None;
+            inner.draining = false;
+        }
+    }
+
+    /// No state actor is left.
+    pub(crate) fn close_ports(&self) {
         let mut inner = lock(&self.inner);
         inner.port = None;
         inner.draining = false;
