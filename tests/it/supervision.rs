@@ -17,7 +17,7 @@ const BROKEN: [&str; 4] =
 
 #[tokio::test(start_paused = true)]
 async fn every_fault_decides_the_attempt_and_wakes_its_pollers() {
-    let world = World::with(EngineCfg { attempt_timeout: Some(LONG), ..calm() }).await;
+    let world = World::with(EngineCfg { attempt_timeout: Some(LONG / 2), ..calm() }).await;
     let failed = |text: &str| Err(EngineError::DispatchFailed(text.to_owned()));
     for (fault, expected) in [
         (Fault::SpawnError, failed("no room")),
@@ -84,7 +84,8 @@ async fn a_killed_attempt_actor_leaves_no_attempt_running() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_every_actor_below_the_root_leaves_nobody_waiting() {
-    let world = World::new().await;
+    let grace = Duration::from_millis(20);
+    let world = World::with(EngineCfg { cancel_grace: grace, ..calm() }).await;
     let (spawner, probe) = faulty(Fault::Stubborn);
     for round in 1..=10 {
         let mut polls = Vec::new();
@@ -231,13 +232,14 @@ async fn two_engines_do_not_meet_and_no_actor_is_named() {
     assert!(matches!(unknown, Err(EngineError::TaskNotFound(_))), "{unknown:?}");
     let mut heard = two.engine.subscribe_records();
     let (spawner, probe) = faulty(Fault::Hang);
-    let _run = one.run(task, &spawner);
-    let _poll = one.poll(task);
+    let (run, poll) = (one.run(task, &spawner), one.poll(task));
     one.engine.heartbeat(&one.operator).await.unwrap();
     eventually("the worker", || async { probe.asked() == 1 }).await;
     assert_eq!(ractor::registry::registered(), Vec::<String>::new());
     let name = |cell: &ractor::ActorCell| cell.get_name();
     assert!(children(&one.engine).iter().all(|cell| name(cell).is_none()));
+    run.abort();
+    poll.abort();
     drop(one);
     eventually("the worker's end", || async { probe.gone() == 1 }).await;
     assert!(heard.try_recv().is_err(), "one engine's events reached the other");
