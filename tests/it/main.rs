@@ -3,5 +3,8 @@
 mod cancel;
 mod dispatching;
 mod faulty;
+mod supervised;
 mod supervision;
+mod trees;
+mod waiting;
 mod world;
