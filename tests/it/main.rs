@@ -3,8 +3,10 @@
 mod cancel;
 mod dispatching;
 mod faulty;
+mod sessions;
 mod supervised;
 mod supervision;
 mod trees;
+mod turns;
 mod waiting;
 mod world;
