@@ -87,7 +87,7 @@ pub use adjutant_actors::model::session::{
 };
 pub use adjutant_actors::model::task::{DispatchOutcome, TaskSpec, TaskState, TaskStatus};
 pub use adjutant_actors::model::token::{
-    CapToken, CapTokenDecodeError, TokenFingerprint, TokenSigner,
+    CapToken, CapTokenDecodeError, TokenFingerprint, TokenRequest, TokenSigner,
 };
 pub use adjutant_actors::state::EngineState;
 pub use adjutant_actors::state::attempts::AttemptEnd;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adjutant::{
     CapToken, ContentRef, Engine, EngineError, EngineState, OutputEvent, Role, SpawnerAdapter,
-    TaskId, TaskSpec, TokenSigner,
+    TaskId, TaskSpec, TokenRequest, TokenSigner,
 };
 use serde_json::json;
 
@@ -216,6 +216,25 @@ async fn a_refused_call_changes_nothing_and_spends_no_use() {
     let again = engine.read_task_state(&once, &task).await;
     assert_eq!(again, Err(EngineError::TokenUsesExhausted));
     drop(run);
+}
+
+#[tokio::test]
+async fn another_token_under_a_known_nonce_is_not_that_token() {
+    let world = World::new().await;
+    let (engine, observer) = (&world.engine, &world.observer);
+    let request = TokenRequest {
+        agent_id: observer.agent_id.clone(),
+        role: Role::Operator,
+        scopes: observer.scopes.clone(),
+        issued_at: observer.issued_at,
+        ttl: Duration::from_secs(3600),
+        max_uses: None,
+        nonce: observer.nonce.clone(),
+    };
+    let (raised, _) = engine.signer().mint_at(request);
+    assert!(engine.signer().verify_sig(&raised));
+    let started = engine.start_task(&raised, TaskSpec::new("any", "x")).await;
+    assert_eq!(started, Err(EngineError::BadSignature));
 }
 
 fn deep(levels: usize) -> serde_json::Value {

@@ -84,7 +84,7 @@ async fn a_killed_attempt_actor_leaves_no_attempt_running() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_every_actor_below_the_root_leaves_nobody_waiting() {
-    let grace = Duration::from_millis(50);
+    let grace = Duration::from_millis(20);
     let world = World::with(EngineCfg { cancel_grace: grace, ..calm() }).await;
     let (spawner, probe) = faulty(Fault::Stubborn);
     for round in 1..=10 {
@@ -238,7 +238,6 @@ async fn two_engines_do_not_meet_and_no_actor_is_named() {
     assert_eq!(ractor::registry::registered(), Vec::<String>::new());
     let name = |cell: &ractor::ActorCell| cell.get_name();
     assert!(children(&one.engine).iter().all(|cell| name(cell).is_none()));
-    // They hold clones of the engine.
     run.abort();
     poll.abort();
     drop(one);

@@ -65,7 +65,7 @@ impl World {
     /// Polls in a task of its own.
     pub(crate) fn poll(&self, task: TaskId) -> Poll {
         let (engine, token) = (self.engine.clone(), self.operator.clone());
-        tokio::spawn(async move { engine.poll_task(&token, &task, LONG * 100).await })
+        tokio::spawn(async move { engine.poll_task(&token, &task, Duration::MAX).await })
     }
 
     pub(crate) async fn status(&self, task: TaskId) -> TaskStatus {
