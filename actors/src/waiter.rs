@@ -26,7 +26,6 @@ pub(crate) struct Watch {
     core: Arc<Core>,
     task: TaskId,
     parked: BTreeMap<u64, (Until, oneshot::Sender<Change>)>,
-    last: Option<Change>,
     /// Ticket of the newest caller, which is also how many there were.
     parks: u64,
 }
@@ -42,7 +41,7 @@ impl Actor for Waiter {
         args: Arguments,
     ) -> Result<Watch, ActorProcessingErr> {
         let Arguments { core, task } = args;
-        Ok(Watch { core, task, parked: BTreeMap::new(), last: None, parks: 0 })
+        Ok(Watch { core, task, parked: BTreeMap::new(), parks: 0 })
     }
 
     async fn handle(
@@ -56,7 +55,7 @@ impl Actor for Waiter {
             WaiterMsg::Left(ticket) => {
                 watch.parked.remove(&ticket);
             }
-            WaiterMsg::Changed(change) => watch.changed(change),
+            WaiterMsg::Changed(change) => watch.changed(&change),
         }
         if watch.parked.is_empty() {
             watch.retire(myself);
@@ -85,19 +84,14 @@ impl Change {
 }
 
 impl Watch {
+    /// Parks a caller. The turn that sent it found nothing to answer, and every later change is
+    /// cast behind it, so what was told before cannot be its answer.
     fn park(&mut self, ticket: u64, until: Until, reply: oneshot::Sender<Change>) {
         self.parks = ticket;
-        match &self.last {
-            Some(change) if change.satisfies(until) => {
-                let _ = reply.send(change.clone());
-            }
-            _ => {
-                self.parked.insert(ticket, (until, reply));
-            }
-        }
+        self.parked.insert(ticket, (until, reply));
     }
 
-    fn changed(&mut self, change: Change) {
+    fn changed(&mut self, change: &Change) {
         for (ticket, (until, reply)) in std::mem::take(&mut self.parked) {
             if change.satisfies(until) {
                 let _ = reply.send(change.clone());
@@ -105,7 +99,6 @@ impl Watch {
                 self.parked.insert(ticket, (until, reply));
             }
         }
-        self.last = Some(change);
     }
 
     /// Asks the state actor to let this waiter go, unless somebody was parked meanwhile.
