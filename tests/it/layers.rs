@@ -386,3 +386,27 @@ async fn a_hook_may_call_the_engine_without_a_dead_lock() {
     assert!(matches!(outcome, DispatchOutcome::Pass(_)), "{outcome:?}");
     world.at_rest().await;
 }
+
+#[tokio::test]
+async fn a_sub_tasks_dispatch_has_its_parents_operator_faces() {
+    let face = Face::default();
+    let engine = Engine::new_with_layers(calm(), LayerRegistry::standard());
+    let token = attach(&engine, &face, OperatorKind::MainAi).await;
+    let layered = link(agents(), &["main_ai".into()], &engine);
+    let (inside, below) = (engine.unanchored(), layered.clone());
+    let mut boss = InProcSpawner::new();
+    boss.register("boss", move |call: adjutant::WorkerInvocation| {
+        let (engine, below) = (inside.clone(), below.clone());
+        async move {
+            let spec = TaskSpec::new("pass", "below");
+            let child = engine.start_task(&call.token, spec).await.unwrap();
+            let outcome = engine.dispatch_attempt_with(&call.token, &child, &below).await.unwrap();
+            done(json!(matches!(outcome, DispatchOutcome::Pass(_))), true)
+        }
+    });
+    let boss: Arc<dyn SpawnerAdapter> = Arc::new(boss);
+    let task = engine.start_task(&token, TaskSpec::new("boss", "x")).await.unwrap();
+    let outcome = engine.dispatch_attempt_with(&token, &task, &boss).await;
+    assert_eq!(outcome, Ok(DispatchOutcome::Pass(json!(true))));
+    assert_eq!(face.notes.take()[0], "before pass");
+}
