@@ -65,3 +65,55 @@ impl Clock for SystemClock {
         Ok(Now { unix: wall.as_secs(), ms })
     }
 }
+
+/// A clock whose monotonic part goes on from where a journal's newest batch stood, so that every
+/// deadline in a restored state keeps its meaning. The time between, as the wall clock tells it,
+/// has passed; a wall clock that was set back adds none.
+pub struct Continued {
+    clock: std::sync::Arc<dyn Clock>,
+    ahead_ms: u64,
+}
+
+impl Continued {
+    /// A clock that never stands before `last` and reads `clock` from now on.
+    ///
+    /// # Errors
+    /// That of `clock`.
+    pub fn new(clock: std::sync::Arc<dyn Clock>, last: Option<Now>) -> Result<Self, EngineError> {
+        let now = clock.now()?;
+        let ahead_ms = last.map_or(0, |last| {
+            let passed = now.unix.saturating_sub(last.unix).saturating_mul(1_000);
+            last.ms.saturating_add(passed).saturating_sub(now.ms)
+        });
+        Ok(Self { clock, ahead_ms })
+    }
+}
+
+impl Clock for Continued {
+    fn now(&self) -> Result<Now, EngineError> {
+        let now = self.clock.now()?;
+        Ok(Now { ms: now.ms.saturating_add(self.ahead_ms), ..now })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Frozen(Now);
+
+    impl Clock for Frozen {
+        fn now(&self) -> Result<Now, EngineError> {
+            Ok(self.0)
+        }
+    }
+
+    #[test]
+    fn a_continued_clock_counts_the_time_between_and_never_goes_back() {
+        let frozen = std::sync::Arc::new(Frozen(Now { unix: 1_060, ms: 3 }));
+        let ms = |last| Continued::new(frozen.clone(), last).unwrap().now().unwrap().ms;
+        assert_eq!(ms(Some(Now { unix: 1_000, ms: 500 })), 60_500);
+        assert_eq!(ms(Some(Now { unix: 9_000, ms: 500 })), 500);
+        assert_eq!(ms(None), 3);
+    }
+}

@@ -5,12 +5,15 @@
 //! the actors around it: `waiter`, `attempt`, `session_actor`, `spawner_actor`, [`root`]. The wire
 //! between them is one page: [`messages`].
 //!
+//! What outlives the process goes through [`journal`], as images of the records that turns touched.
+//!
 //! Nothing here knows the engine that hosts call, a spawner or a layer; what runs comes in through
 //! [`launch`]. Hosts use the `adjutant` package, which re-exports what they need.
 
 pub mod clock;
 pub mod config;
 pub mod errors;
+pub mod journal;
 pub mod launch;
 pub mod messages;
 pub mod model;

@@ -26,6 +26,7 @@ pub mod attempts;
 pub mod audit;
 pub mod auth;
 pub mod effect;
+pub mod images;
 pub mod outputs;
 pub mod resources;
 pub mod resumes;
@@ -76,6 +77,8 @@ pub(crate) struct Counters {
     pub(crate) live_tasks: u64,
     pub(crate) retired_tokens: u64,
     pub(crate) paused: bool,
+    /// Grows with every long text or body that comes in, so that each is journaled once.
+    pub(crate) marks: u64,
 }
 
 /// Every mutable thing of one engine. Read and changed in turns only.

@@ -31,6 +31,8 @@ pub(crate) struct AttemptRecord {
     pub(crate) output_bytes: u64,
     /// Place of the last Final in the attempt's outputs.
     pub(crate) last_final: Option<u32>,
+    /// The engine's mark when prompt or system prompt were set.
+    pub(crate) texts_mark: u64,
 }
 
 /// An attempt that is about to begin, with its freshly minted secrets.
@@ -133,6 +135,7 @@ impl EngineState {
         record.live = true;
         let injected = record.next_prompt.take();
         let (attempt, spec, session) = (record.attempt, record.spec.clone(), record.session);
+        self.counters.marks += 1;
         self.attempts.insert(
             (id, attempt),
             AttemptRecord {
@@ -143,6 +146,7 @@ impl EngineState {
                 outputs: 0,
                 output_bytes: 0,
                 last_final: None,
+                texts_mark: self.counters.marks,
             },
         );
         self.handles.insert(new.handle, new.token.signed.fingerprint);

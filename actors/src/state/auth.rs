@@ -35,7 +35,7 @@ impl From<CapTokenConsumeError> for EngineError {
 }
 
 /// What the engine keeps of a token that it minted. Signature and nonce are blanked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CapTokenRecord {
     /// The token without its secrets.
     pub token: CapToken,
@@ -48,6 +48,7 @@ pub struct CapTokenRecord {
     /// For a worker: its attempt.
     pub attempt: Option<u32>,
     pub(crate) session: Option<SessionId>,
+    #[serde(with = "crate::model::token::bytes32")]
     pub(crate) digest: [u8; 32],
     pub(crate) kid: u32,
     pub(crate) deadline_ms: u64,

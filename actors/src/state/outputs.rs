@@ -23,6 +23,8 @@ pub type BodyHash = [u8; 32];
 pub(crate) struct BodyRecord {
     pub(crate) value: Arc<Value>,
     pub(crate) holders: u64,
+    /// The engine's mark when the body came in.
+    pub(crate) born_mark: u64,
 }
 
 /// A body as it is kept: shared, never copied by a turn.
@@ -98,8 +100,16 @@ impl Body {
         }
     }
 
+    /// Whether the body and `value` are one and the same, not only equal.
+    pub(crate) fn is(&self, value: &Arc<Value>) -> bool {
+        match self {
+            Self::Inline(own) | Self::Large { value: own, .. } => Arc::ptr_eq(own, value),
+            Self::Elsewhere(_) => false,
+        }
+    }
+
     /// As a task's result.
-    fn value(&self) -> Arc<Value> {
+    pub(crate) fn value(&self) -> Arc<Value> {
         match self {
             Self::Inline(value) | Self::Large { value, .. } => value.clone(),
             Self::Elsewhere(content) => Arc::new(content.to_value()),
@@ -116,6 +126,11 @@ impl OutputRecord {
             }
             Self::Final { ok, body: held } => OutputEvent::Final { content: body(held), ok: *ok },
         }
+    }
+
+    /// The event with large bodies by reference.
+    pub(crate) fn shown(&self) -> OutputEvent {
+        self.event(Body::shown)
     }
 
     pub(crate) fn body(&self) -> Option<&Body> {
@@ -247,7 +262,9 @@ impl EngineState {
             kept.holders += 1;
             *value = kept.value.clone();
         } else {
-            self.bodies.insert(*hash, BodyRecord { value: value.clone(), holders: 1 });
+            self.counters.marks += 1;
+            let born_mark = self.counters.marks;
+            self.bodies.insert(*hash, BodyRecord { value: value.clone(), holders: 1, born_mark });
         }
     }
 
@@ -357,7 +374,9 @@ impl EngineState {
                 "attempt {attempt} of task {task} has not begun: the newest is {current}"
             )));
         };
+        self.counters.marks += 1;
         record.system = Some(system);
+        record.texts_mark = self.counters.marks;
         Ok(())
     }
 }

@@ -14,13 +14,18 @@ use crate::state::auth::{Access, Reach};
 use crate::state::effect::{Effect, Now};
 
 /// A question and, once there is one, its answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ResumePending {
     /// The task that is suspended on it.
     pub task_id: TaskId,
     /// What was asked.
     pub question: Arc<Value>,
     /// The first answer; later ones are refused.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::state::images::present::deserialize"
+    )]
     pub answer: Option<Arc<Value>>,
     /// Whether the task came to an end before an answer did.
     pub closed: bool,

@@ -14,7 +14,7 @@ use crate::state::effect::{Effect, Now};
 use crate::state::tasks::CancelScope;
 
 /// What the state keeps of a session.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct SessionRecord {
     pub(crate) operator_id: Arc<str>,
     pub(crate) role: Role,

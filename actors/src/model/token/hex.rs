@@ -64,21 +64,19 @@ macro_rules! hex_text {
 pub(super) use hex_text;
 
 /// Serde form of a plain `[u8; 32]` field: 64 digits.
-pub(super) mod bytes32 {
+pub(crate) mod bytes32 {
     use std::borrow::Cow;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         bytes: &[u8; 32],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(blake3::Hash::from_bytes(*bytes).to_hex().as_str())
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<[u8; 32], D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
         let text = Cow::<'de, str>::deserialize(from)?;
         super::read(&text).ok_or_else(|| serde::de::Error::custom("64 hex digits expected"))
     }

@@ -1,0 +1,244 @@
+//! A state that takes random turns from a seed, cut into batches, with every batch's outcome.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::config::EngineCfg;
+use crate::errors::EngineError;
+use crate::journal::Batch;
+use crate::model::event::EventRecord;
+use crate::model::ids::{ResumeKey, TaskId};
+use crate::model::output::{ContentRef, OutputEvent};
+use crate::model::role::Role;
+use crate::model::session::SessionFaces;
+use crate::model::task::TaskSpec;
+use crate::model::token::TokenSigner;
+use crate::state::attempts::{AttemptEnd, NewAttempt};
+use crate::state::auth::{Access, NewToken};
+use crate::state::effect::Now;
+use crate::state::images::{Mark, TableName, Touched};
+use crate::state::outputs::NewOutput;
+use crate::state::resumes::Measured;
+use crate::state::sessions::NewSession;
+use crate::state::tasks::NewTask;
+use crate::state::{EngineState, Rules};
+
+/// Records by table and key, as JSON.
+pub type Rows = BTreeMap<(TableName, String), Vec<u8>>;
+
+/// Every record of a state.
+///
+/// # Panics
+/// Never: no record that passed the engine's door refuses to be written.
+#[must_use]
+pub fn rows_of(state: &EngineState) -> Rows {
+    let mut touched = Touched::default();
+    state.note_all(&mut touched);
+    let images = state.images(&mut touched).into_iter();
+    let present = images.filter(|image| !image.is_removal());
+    let rows = present.map(|image| {
+        let mut json = Vec::new();
+        image.encode(&mut json).expect("a record can be written");
+        ((image.key().table(), image.key().text()), json)
+    });
+    rows.collect()
+}
+
+/// A state, the source of its turns, and what each of its batches left.
+pub struct World {
+    /// What batches carry.
+    pub epoch: u64,
+    state: EngineState,
+    signer: TokenSigner,
+    now: Now,
+    seed: u64,
+    ids: u128,
+    number: u64,
+    tasks: Vec<TaskId>,
+    open: Vec<ResumeKey>,
+    outcomes: Vec<(Rows, Mark)>,
+    events: Vec<EventRecord>,
+}
+
+impl World {
+    /// An empty world. The same seed takes the same turns.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            epoch: 0,
+            state: EngineState::new(Self::rules()),
+            signer: TokenSigner::new([7; 32]),
+            now: Now { unix: 1_700_000_000, ms: 1_000 },
+            seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            ids: u128::from(seed) << 64,
+            number: 0,
+            tasks: Vec::new(),
+            open: Vec::new(),
+            outcomes: vec![(Rows::new(), Mark::default())],
+            events: Vec::new(),
+        }
+    }
+
+    /// The rules of its state: few settled tasks are remembered, so that records go as well.
+    #[must_use]
+    pub fn rules() -> Rules {
+        let mut rules = Rules::from(&EngineCfg::default());
+        rules.retention.settled_tasks = 20;
+        rules.limits.inline_bytes = 512;
+        rules.limits.event_tail = 10_000;
+        rules
+    }
+
+    /// The records and counters as batch `number` left them.
+    ///
+    /// # Panics
+    /// Where there was no such batch.
+    #[must_use]
+    pub fn outcome(&self, number: u64) -> (&Rows, Mark) {
+        let at = usize::try_from(number).expect("a count that is kept in memory");
+        let (rows, mark) = self.outcomes.get(at).expect("the batch was made");
+        (rows, *mark)
+    }
+
+    /// Every event that was made.
+    #[must_use]
+    pub fn events(&self) -> &Vec<EventRecord> {
+        &self.events
+    }
+
+    /// The state as it stands.
+    #[must_use]
+    pub fn state(&self) -> &EngineState {
+        &self.state
+    }
+
+    /// Takes some turns and cuts the next batch.
+    pub fn batch(&mut self) -> Batch {
+        let (mut touched, mut effects) = (Touched::default(), Vec::new());
+        for _ in 0..=self.draw(6) {
+            self.now.ms += 1 + self.draw(50);
+            self.now.unix += self.draw(2);
+            match self.turn() {
+                Ok(()) => {
+                    self.state.note_touched(&mut touched);
+                    self.state.commit(&mut effects);
+                }
+                Err(_) => self.state.rollback(),
+            }
+        }
+        self.number += 1;
+        let (number, epoch) = (self.number, self.epoch);
+        let batch = Batch::cut(&self.state, &mut touched, &effects, number, epoch, self.now);
+        self.events.extend(batch.events.iter().map(|record| (**record).clone()));
+        self.outcomes.push((rows_of(&self.state), self.state.mark()));
+        batch
+    }
+
+    /// A number below `end`.
+    fn draw(&mut self, end: u64) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        (self.seed >> 11) % end.max(1)
+    }
+
+    fn task(&mut self) -> TaskId {
+        let count = self.tasks.len() as u64;
+        let newest = self.draw(count.min(12));
+        let at = usize::try_from(count - 1 - newest.min(count - 1)).unwrap_or(0);
+        self.tasks[at]
+    }
+
+    fn turn(&mut self) -> Result<(), EngineError> {
+        let (kind, now) = (self.draw(100), self.now);
+        if kind < 25 || self.tasks.is_empty() {
+            return self.create();
+        }
+        let task = self.task();
+        let attempt = self.state.task_attempt(task)?;
+        match kind {
+            25..45 => self.begin(task),
+            45..65 => self.output(task, attempt),
+            65..72 => self.ask(task),
+            72..78 => self.answer(),
+            78..90 => {
+                let end = AttemptEnd::Done;
+                self.state.finish_attempt(task, attempt, end, now);
+                Ok(())
+            }
+            90..93 => self.state.cancel_task(Access::Trusted, task, now),
+            93..96 => {
+                let value = json!({ "n": self.draw(1_000), "x": 0.1 * self.draw(1_000) as f64 });
+                let name = format!("r/{}", self.draw(9));
+                self.state.set_resource(name, Arc::new(value))
+            }
+            96..98 => {
+                let paused = self.draw(4) == 0;
+                self.state.set_paused(Access::Trusted, paused, now)
+            }
+            _ => self.attach(),
+        }
+    }
+
+    fn token(&mut self, role: Role) -> NewToken {
+        let token = self.signer.session("ann", role, Duration::from_secs(3_600));
+        let signed = self.signer.verify(&token).expect("a token that was just signed");
+        NewToken { token, signed, deadline_ms: self.now.ms + 3_600_000 }
+    }
+
+    fn attach(&mut self) -> Result<(), EngineError> {
+        let (role, token) = (Role::Operator, self.token(Role::Operator));
+        let new =
+            NewSession { operator_id: "ann".into(), role, faces: SessionFaces::default(), token };
+        self.state.attach(new, self.now).map(drop)
+    }
+
+    fn create(&mut self) -> Result<(), EngineError> {
+        self.ids += 1;
+        let id = TaskId::from_bits(self.ids);
+        let spec = Arc::new(TaskSpec::new("coder", "write the part and test it"));
+        let parent = (!self.tasks.is_empty() && self.draw(4) == 0).then(|| self.task());
+        self.state.create_task(Access::Trusted, NewTask { id, spec, parent }, self.now)?;
+        self.tasks.push(id);
+        Ok(())
+    }
+
+    fn begin(&mut self, task: TaskId) -> Result<(), EngineError> {
+        self.ids += 1;
+        let handle = self.signer.handle_key(&self.ids.to_string());
+        let prompt = (self.draw(2) == 0).then(|| Arc::from("go on"));
+        let new = NewAttempt { task, token: self.token(Role::Worker), handle, prompt };
+        self.state.begin_attempt(Access::Trusted, new, self.now).map(drop)
+    }
+
+    fn output(&mut self, task: TaskId, attempt: u32) -> Result<(), EngineError> {
+        let long = usize::try_from(self.draw(4)).unwrap_or(0) * 400;
+        let value = json!({ "text": "y".repeat(long), "n": self.draw(8) });
+        let content = ContentRef::inline(value);
+        let event = match self.draw(3) {
+            0 => OutputEvent::Progress { stage: "read".to_owned(), note: None },
+            1 => OutputEvent::Artifact { name: "log".to_owned(), content },
+            _ => OutputEvent::Final { content, ok: self.draw(4) > 0 },
+        };
+        let new = NewOutput::prepare(event, &Self::rules().limits)?;
+        self.state.append_output(Access::Trusted, task, attempt, new, self.now)
+    }
+
+    fn ask(&mut self, task: TaskId) -> Result<(), EngineError> {
+        self.ids += 1;
+        let key = ResumeKey::from_bits(self.ids);
+        let question = Measured { value: Arc::new(json!("which way?")), bytes: 12 };
+        self.state.query_senior(Access::Trusted, task, key, question, self.now)?;
+        self.open.push(key);
+        Ok(())
+    }
+
+    fn answer(&mut self) -> Result<(), EngineError> {
+        let Some(key) = self.open.pop() else { return Ok(()) };
+        let answer = Measured { value: Arc::new(Value::Null), bytes: 4 };
+        self.state.answer_query(Access::Trusted, key, answer, self.now).map(drop)
+    }
+}
