@@ -75,6 +75,7 @@
 pub use adjutant_actors::clock::{Clock, SystemClock};
 pub use adjutant_actors::config::{EngineCfg, HoldPolicy, Limits, LongHoldConfig, Retention};
 pub use adjutant_actors::errors::EngineError;
+pub use adjutant_actors::journal;
 pub use adjutant_actors::launch::{Worker, WorkerError};
 pub use adjutant_actors::messages::Intensity;
 pub use adjutant_actors::model::event::{Event, EventRecord};
@@ -127,6 +128,8 @@ pub mod operator;
 pub mod output_store;
 mod registry;
 pub mod spawner;
+#[cfg(feature = "store")]
+pub mod store;
 mod template;
 
 /// The documented path of [`link()`].

@@ -11,11 +11,12 @@ use crate::errors::EngineError;
 use crate::journal::Batch;
 use crate::model::event::EventRecord;
 use crate::model::ids::{ResumeKey, TaskId};
+use crate::model::mint::Mint;
 use crate::model::output::{ContentRef, OutputEvent};
 use crate::model::role::Role;
 use crate::model::session::SessionFaces;
 use crate::model::task::TaskSpec;
-use crate::model::token::TokenSigner;
+use crate::model::token::{TokenRequest, TokenSigner};
 use crate::state::attempts::{AttemptEnd, NewAttempt};
 use crate::state::auth::{Access, NewToken};
 use crate::state::effect::Now;
@@ -53,6 +54,7 @@ pub struct World {
     pub epoch: u64,
     state: EngineState,
     signer: TokenSigner,
+    mint: Mint,
     now: Now,
     seed: u64,
     ids: u128,
@@ -64,13 +66,14 @@ pub struct World {
 }
 
 impl World {
-    /// An empty world. The same seed takes the same turns.
+    /// An empty world. The same seed takes the same turns and mints the same tokens, in any process.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
             epoch: 0,
             state: EngineState::new(Self::rules()),
             signer: TokenSigner::new([7; 32]),
+            mint: Mint::seeded(seed),
             now: Now { unix: 1_700_000_000, ms: 1_000 },
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             ids: u128::from(seed) << 64,
@@ -184,8 +187,15 @@ impl World {
     }
 
     fn token(&mut self, role: Role) -> NewToken {
-        let token = self.signer.session("ann", role, Duration::from_secs(3_600));
-        let signed = self.signer.verify(&token).expect("a token that was just signed");
+        let (token, signed) = self.signer.mint_at(TokenRequest {
+            agent_id: "ann".to_owned(),
+            role,
+            scopes: vec!["*".to_owned()],
+            issued_at: self.now.unix,
+            ttl: Duration::from_secs(3_600),
+            max_uses: None,
+            nonce: self.mint.nonce(),
+        });
         NewToken { token, signed, deadline_ms: self.now.ms + 3_600_000 }
     }
 

@@ -1,0 +1,98 @@
+//! The folder of a store: who may read it, who holds it, and the secret beside it.
+//!
+//! Files are 0600 and folders 0700: prompts and outputs lie here, as private as those.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use adjutant_actors::journal::JournalError;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// Name of the database within the folder.
+pub(super) const DATABASE: &str = "store.db";
+const LOCK: &str = "lock";
+const SECRET: &str = "secret";
+const SECRET_LEN: usize = 32;
+
+/// The folder, held by this process until it is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// A store that cannot be used.
+pub(super) fn unusable(
+    path: &Path,
+    what: &'static str,
+    why: impl std::fmt::Display,
+) -> JournalError {
+    JournalError::Unusable { path: path.to_owned(), what, why: why.to_string() }
+}
+
+fn private(create: bool) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(create).mode(0o600);
+    options
+}
+
+impl Held {
+    /// Makes the folder where there is none, takes its lock and sees to the rights of its files.
+    pub(super) fn take(path: &Path) -> Result<Self, JournalError> {
+        let cannot = |error: std::io::Error| unusable(path, "opened", error);
+        if !path.exists() {
+            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot)?;
+        }
+        let mut lock = private(true).open(path.join(LOCK)).map_err(cannot)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let pid =
+                    lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                return Err(JournalError::Held { path: path.to_owned(), pid });
+            }
+            Err(error) => return Err(unusable(path, "opened", error)),
+        }
+        lock.set_len(0).map_err(cannot)?;
+        lock.rewind().map_err(cannot)?;
+        write!(lock, "{}", std::process::id()).map_err(cannot)?;
+        // Log and index take the rights of the database, so that is made here and not by SQLite.
+        let database = private(true).open(path.join(DATABASE)).map_err(cannot)?;
+        database.set_permissions(Permissions::from_mode(0o600)).map_err(cannot)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The secret beside the store; made of fresh random bytes where there is none yet.
+    pub(super) fn secret(&self) -> Result<Vec<u8>, JournalError> {
+        let path = self.path.join(SECRET);
+        let cannot = |error: std::io::Error| unusable(&self.path, "opened", error);
+        let mut options = private(true);
+        match options.create_new(true).open(&path) {
+            Ok(mut file) => {
+                let mut secret = vec![0; SECRET_LEN];
+                getrandom::fill(&mut secret)
+                    .map_err(|error| unusable(&self.path, "given a secret", error))?;
+                file.write_all(&secret).and_then(|()| file.sync_all()).map_err(cannot)?;
+                File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(cannot)?;
+                Ok(secret)
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let secret = std::fs::read(&path).map_err(cannot)?;
+                if secret.len() < SECRET_LEN {
+                    let why = format!("its secret has {} bytes of {SECRET_LEN}", secret.len());
+                    return Err(JournalError::Damaged { path: self.path.clone(), why });
+                }
+                Ok(secret)
+            }
+            Err(error) => Err(cannot(error)),
+        }
+    }
+}
