@@ -12,6 +12,7 @@ use adjutant::journal::{Journal, JournalError, restore};
 use adjutant::store::{Durability, SqliteStore, StoreCfg};
 
 mod damage;
+mod kill;
 mod limits;
 mod looks;
 
@@ -35,8 +36,10 @@ impl Folder {
     }
 
     /// A copy of the files, as a kill at this moment leaves them.
+    /// The copy lies in memory where there is such a place, since nothing more happens to its disk.
     pub(crate) fn copied(&self) -> Self {
-        let copy = Self::new(self.cfg);
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let copy = Self { dir, cfg: self.cfg };
         std::fs::create_dir(copy.path()).unwrap();
         for name in ["store.db", "store.db-wal", "secret"] {
             let from = self.path().join(name);

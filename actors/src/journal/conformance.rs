@@ -82,7 +82,7 @@ pub fn check_prefix(journal: &dyn Journal, world: &World, safe: u64) -> u64 {
     assert!(last >= safe, "batch {safe} was called safe, and {last} is the last that came back");
     assert_eq!(restored.head.set_aside, Vec::new(), "nothing is damaged");
     let (rows, mark) = world.outcome(last);
-    assert!(rows_of(&restored.state) == *rows, "the records are not those of batch {last}");
+    assert!(rows_of(&restored.state) == rows, "the records are not those of batch {last}");
     assert_eq!(restored.head.mark, mark, "the counters are not those of batch {last}");
     assert_eq!(restored.state.last_seq(), mark.last_seq);
     restored.state.audit().expect("what came back passes its audit");

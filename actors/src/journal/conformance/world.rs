@@ -20,7 +20,7 @@ use crate::model::token::{TokenRequest, TokenSigner};
 use crate::state::attempts::{AttemptEnd, NewAttempt};
 use crate::state::auth::{Access, NewToken};
 use crate::state::effect::Now;
-use crate::state::images::{Mark, TableName, Touched};
+use crate::state::images::{Image, Mark, TableName, Touched};
 use crate::state::outputs::NewOutput;
 use crate::state::resumes::Measured;
 use crate::state::sessions::NewSession;
@@ -29,6 +29,14 @@ use crate::state::{EngineState, Rules};
 
 /// Records by table and key, as JSON.
 pub type Rows = BTreeMap<(TableName, String), Vec<u8>>;
+
+type Change = ((TableName, String), Option<Vec<u8>>);
+
+fn change(image: &Image) -> Change {
+    let mut json = Vec::new();
+    image.encode(&mut json).expect("a record can be written");
+    ((image.key().table(), image.key().text()), (!image.is_removal()).then_some(json))
+}
 
 /// Every record of a state.
 ///
@@ -40,11 +48,7 @@ pub fn rows_of(state: &EngineState) -> Rows {
     state.note_all(&mut touched);
     let images = state.images(&mut touched).into_iter();
     let present = images.filter(|image| !image.is_removal());
-    let rows = present.map(|image| {
-        let mut json = Vec::new();
-        image.encode(&mut json).expect("a record can be written");
-        ((image.key().table(), image.key().text()), json)
-    });
+    let rows = present.map(|image| change(&image)).filter_map(|(place, json)| Some((place, json?)));
     rows.collect()
 }
 
@@ -61,7 +65,7 @@ pub struct World {
     number: u64,
     tasks: Vec<TaskId>,
     open: Vec<ResumeKey>,
-    outcomes: Vec<(Rows, Mark)>,
+    changes: Vec<(Vec<Change>, Mark)>,
     events: Vec<EventRecord>,
 }
 
@@ -80,7 +84,7 @@ impl World {
             number: 0,
             tasks: Vec::new(),
             open: Vec::new(),
-            outcomes: vec![(Rows::new(), Mark::default())],
+            changes: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -98,12 +102,24 @@ impl World {
     /// The records and counters as batch `number` left them.
     ///
     /// # Panics
-    /// Where there was no such batch.
+    /// Where there was no such batch, or the images of all batches do not add up to the state.
     #[must_use]
-    pub fn outcome(&self, number: u64) -> (&Rows, Mark) {
-        let at = usize::try_from(number).expect("a count that is kept in memory");
-        let (rows, mark) = self.outcomes.get(at).expect("the batch was made");
-        (rows, *mark)
+    pub fn outcome(&self, number: u64) -> (Rows, Mark) {
+        assert!(number <= self.number, "batch {number} was not made");
+        let count = usize::try_from(number).expect("a count that is kept in memory");
+        let (mut rows, mut last) = (Rows::new(), Mark::default());
+        for (changes, mark) in self.changes.iter().take(count) {
+            last = *mark;
+            for (place, image) in changes {
+                match image {
+                    Some(image) => drop(rows.insert(place.clone(), image.clone())),
+                    None => drop(rows.remove(place)),
+                }
+            }
+        }
+        let differs = number == self.number && rows != rows_of(&self.state);
+        assert!(!differs, "the batches' images do not add up to the state");
+        (rows, last)
     }
 
     /// Every event that was made.
@@ -136,7 +152,7 @@ impl World {
         let (number, epoch) = (self.number, self.epoch);
         let batch = Batch::cut(&self.state, &mut touched, &effects, number, epoch, self.now);
         self.events.extend(batch.events.iter().map(|record| (**record).clone()));
-        self.outcomes.push((rows_of(&self.state), self.state.mark()));
+        self.changes.push((batch.images.iter().map(change).collect(), batch.mark));
         batch
     }
 
