@@ -87,8 +87,8 @@ impl Default for StoreCfg {
         Self {
             durability: Durability::Sync,
             events: EventLog::default(),
-            fold_bytes: 16 << 20,
-            checkpoint_bytes: 32 << 20,
+            fold_bytes: 64 << 20,
+            checkpoint_bytes: 16 << 20,
         }
     }
 }

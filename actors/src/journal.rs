@@ -106,7 +106,7 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 /// What a run of turns changed, to be kept as a whole.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Batch {
     /// Its number: one more than the batch before it.
     pub number: u64,
@@ -120,6 +120,18 @@ pub struct Batch {
     pub images: Vec<Image>,
     /// The events that it made, in their order.
     pub events: Vec<Arc<EventRecord>>,
+}
+
+/// Shows how much it holds and nothing of what: events carry results.
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch")
+            .field("number", &self.number)
+            .field("epoch", &self.epoch)
+            .field("images", &self.images.len())
+            .field("events", &self.events.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Batch {

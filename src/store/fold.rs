@@ -14,7 +14,7 @@ use crate::store::EventLog;
 use crate::store::schema::{meta, set_meta, sum};
 
 /// Bytes of frames that one fold takes, about.
-const CHUNK_BYTES: usize = 2 << 20;
+const CHUNK_BYTES: usize = 256 << 10;
 /// Events that one fold forgets at most.
 const FORGET_MAX: u64 = 10_000;
 /// Events that are kept whatever the settings say: more than the engine's own tail.
@@ -58,7 +58,6 @@ pub(super) fn fold(conn: &mut Connection, log: &EventLog) -> rusqlite::Result<Fo
     write_rows(&change, &newest)?;
     let added = write_events(&change, &views)?;
     if let Some(view) = views.last() {
-        set_meta(&change, "epoch_seen", view.epoch)?;
         set_meta(&change, "last_seq", view.mark.last_seq)?;
         set_meta(&change, "paused", u64::from(view.mark.paused))?;
         set_meta(&change, "at_unix", view.at.unix)?;

@@ -217,11 +217,19 @@ impl Key {
 
 /// A record as it stands after a batch of turns, or the word that it is gone.
 ///
-/// Cheap to make and to send to another thread; the encoding is left to the journal's own.
-#[derive(Debug, Clone)]
+/// Cheap to make and to send to another thread; the encoding is left to the journal's own. Its
+/// `Debug` shows the key alone: records hold prompts and results.
+#[derive(Clone)]
 pub struct Image {
     key: Key,
     record: Option<Record>,
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.is_removal() { "Removal" } else { "Image" };
+        f.debug_tuple(what).field(&self.key).finish()
+    }
 }
 
 impl Image {
@@ -247,7 +255,7 @@ impl Image {
 }
 
 /// A row as a backend gives it back.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Row<'a> {
     /// Its table.
     pub table: TableName,
@@ -279,7 +287,7 @@ pub struct Mark {
     pub paused: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Record {
     Task(TaskImage),
     Spec(Arc<TaskSpec>),

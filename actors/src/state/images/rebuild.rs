@@ -43,7 +43,7 @@ pub struct Rebuilt {
 /// let rebuilt = Rebuild::default().finish(Rules::from(&EngineCfg::default()), Mark::default(), Vec::new());
 /// assert_eq!(rebuilt.state.task_count(), 0);
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Rebuild {
     tasks: HashMap<TaskId, TaskImage>,
     specs: HashMap<TaskId, Arc<TaskSpec>>,
@@ -56,6 +56,12 @@ pub struct Rebuild {
     resumes: HashMap<ResumeKey, ResumePending>,
     resources: HashMap<String, Arc<Value>>,
     set_aside: Vec<SetAside>,
+}
+
+impl std::fmt::Debug for Rebuild {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rebuild").field("set_aside", &self.set_aside).finish_non_exhaustive()
+    }
 }
 
 fn decode<T: DeserializeOwned>(image: &[u8]) -> Result<T, String> {
