@@ -35,6 +35,8 @@ pub(crate) struct Arguments {
 pub(crate) struct Incarnation {
     number: u64,
     core: Arc<Core>,
+    /// Turns that were taken from the queue and did not run yet.
+    taken: VecDeque<Queued>,
     /// Turns that ran and wait for their release. Only a panic of our own code leaves some here.
     batch: Vec<Arc<dyn Turn>>,
     effects: Vec<Effect>,
@@ -52,8 +54,15 @@ impl Actor for StateActor {
         args: Arguments,
     ) -> Result<Incarnation, ActorProcessingErr> {
         let core = args.core;
-        let number = core.queue.open_port(Box::new(move || myself.cast(StateMsg::Drain).is_ok()));
-        Ok(Incarnation { number, core, batch: Vec::new(), effects: Vec::new(), _guard: args.guard })
+        let number = core.queue.open_port(Arc::new(move || myself.cast(StateMsg::Drain).is_ok()));
+        Ok(Incarnation {
+            number,
+            core,
+            taken: VecDeque::new(),
+            batch: Vec::new(),
+            effects: Vec::new(),
+            _guard: args.guard,
+        })
     }
 
     async fn handle(
@@ -82,14 +91,14 @@ impl Incarnation {
     /// Runs a batch of turns, settles it, releases its callers, and asks to be woken for the rest.
     fn drain(&mut self) {
         let core = self.core.clone();
+        core.permits.add_permits(core.queue.take(BATCH_TURNS, &mut self.taken));
         {
             let mut state = core.lock_state();
             let mut links = core.lock_links();
             let start = Instant::now();
             let mut before = start;
-            for _ in 0..BATCH_TURNS {
-                let Some(queued) = core.queue.pop() else { break };
-                self.run(&mut state, &mut links, queued);
+            while let Some(queued) = self.taken.pop_front() {
+                self.run(&mut state, &mut links, queued.turn);
                 let now = Instant::now();
                 self.guard_hold(now.saturating_duration_since(before));
                 before = now;
@@ -97,6 +106,7 @@ impl Incarnation {
                     break;
                 }
             }
+            self.put_back();
             self.settle(&state, &mut links);
         }
         for turn in self.batch.drain(..) {
@@ -105,15 +115,20 @@ impl Incarnation {
         core.queue.batch_done();
     }
 
-    fn run(&mut self, state: &mut EngineState, links: &mut Links, queued: Queued) {
-        let Queued { turn, permit } = queued;
-        if permit {
-            self.core.permits.add_permits(1);
+    /// Gives what was taken and did not run back to the queue.
+    fn put_back(&mut self) {
+        if !self.taken.is_empty() {
+            self.core.queue.push_front(self.taken.drain(..));
         }
+    }
+
+    fn run(&mut self, state: &mut EngineState, links: &mut Links, turn: Arc<dyn Turn>) {
         match turn.run(state) {
-            Ran::Keep => {
+            Ran::Keep { follows } => {
                 state.commit(&mut self.effects);
-                turn.follow(links, &self.core);
+                if follows {
+                    turn.follow(links, &self.core);
+                }
                 self.batch.push(turn);
             }
             Ran::Undo => {
@@ -202,6 +217,7 @@ pub(crate) fn change_of(state: &EngineState, task: TaskId) -> Change {
 impl Drop for Incarnation {
     fn drop(&mut self) {
         self.core.queue.close_port(self.number);
+        self.put_back();
         for turn in self.batch.drain(..) {
             turn.fail(EngineError::Internal("the state actor ended within its batch".to_owned()));
         }

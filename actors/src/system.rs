@@ -255,7 +255,7 @@ impl Core {
             Step::Keep(run(state))
         };
         let follow = move |reply: &mut R, links: &mut Links, _: &Arc<Self>| follow(links, reply);
-        self.enqueue(Queued { turn: TurnCell::new(op, false, step, follow), permit: false });
+        self.enqueue(Queued { turn: TurnCell::new(op, false, step, Some(follow)), permit: false });
     }
 
     /// Ends an attempt and hands what it came to to `done`, once it is committed.

@@ -19,6 +19,11 @@ use crate::state::sessions::HeartbeatReply;
 use crate::system::{ActorSystem, Core, Counts, Links};
 use crate::turn::{Queued, Step, TurnCell, TurnReply};
 
+/// For turns that nothing follows.
+fn no_follow<R>() -> Option<fn(&mut R, &mut Links, &Arc<Core>)> {
+    None
+}
+
 impl Core {
     /// Takes a permit for a caller's turn.
     async fn admit(&self, op: &'static str) -> Result<(), EngineError> {
@@ -43,7 +48,7 @@ impl Core {
         op: &'static str,
         hosts: bool,
         run: F,
-        follow: H,
+        follow: Option<H>,
     ) -> Result<R, EngineError>
     where
         R: Send + 'static,
@@ -83,7 +88,7 @@ impl Core {
         let run = move |state: &mut EngineState| {
             Step::Keep(calls.iter().map(|access| state.heartbeat(*access, now)).collect::<Vec<_>>())
         };
-        match self.call("heartbeat", false, run, |_, _, _| ()).await {
+        match self.call("heartbeat", false, run, no_follow()).await {
             Ok(replies) => replies,
             Err(error) => vec![Err(error); count],
         }
@@ -169,7 +174,7 @@ impl ActorSystem {
             let f = f.take().expect("a turn that does not defer runs once");
             Step::Keep(f(state))
         };
-        self.core.call(op, true, run, |_, _, _| ()).await
+        self.core.call(op, true, run, no_follow()).await
     }
 
     /// Runs a transition in a turn of its own. What a refused one changed is undone.
@@ -189,7 +194,7 @@ impl ActorSystem {
                 Err(error) => Step::Undo(Err(error)),
             }
         };
-        self.core.call(op, false, run, |_, _, _| ()).await?
+        self.core.call(op, false, run, no_follow()).await?
     }
 
     /// Takes a heartbeat through the session's actor, which gathers those that come together.

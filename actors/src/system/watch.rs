@@ -139,7 +139,7 @@ impl ActorSystem {
                     *reply = Ok(Looking::Parked(links.park(core, *task, *until)));
                 }
             };
-        Ok(match self.core.call(op, false, run, follow).await?? {
+        Ok(match self.core.call(op, false, run, Some(follow)).await?? {
             Looking::Found(PollStart::Ready(answer)) => Looked::Ready(answer),
             Looking::Parked(Some(parked)) => Looked::Parked(parked),
             Looking::Found(PollStart::Wait(..)) | Looking::Parked(None) => Looked::Lost,
@@ -186,7 +186,8 @@ impl ActorSystem {
                 *verdict = Some(start_attempt(links, core, plan, timeout, launch(plan)));
             }
         };
-        let (plan, verdict) = self.core.call("dispatch_attempt", false, run, follow).await??;
+        let (plan, verdict) =
+            self.core.call("dispatch_attempt", false, run, Some(follow)).await??;
         let stopped = || EngineError::Stopped("root supervisor".to_owned());
         Ok(Dispatched { plan, verdict: verdict.ok_or_else(stopped)? })
     }
