@@ -21,6 +21,7 @@ pub mod table;
 
 mod attempt;
 mod session_actor;
+mod shards;
 mod spawner_actor;
 mod state_actor;
 mod turn;

@@ -4,7 +4,7 @@
 //! last handle dropped stops the tree. If a tree ends otherwise (its runtime went away, a host
 //! killed it), the next call starts another one on the same state.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +21,7 @@ use crate::model::ids::{SessionId, TaskId};
 use crate::root::{self, Root};
 use crate::state::attempts::{AttemptEnd, Verdict};
 use crate::state::effect::{Effect, Now};
+use crate::shards::ShardMap;
 use crate::state::{EngineState, Rules};
 use crate::turn::{Queued, Step, Turn, TurnCell, TurnQueue};
 
@@ -36,8 +37,8 @@ pub use watch::{Dispatched, PollStart};
 /// Live references beside the state. Only the state actor uses them, within a batch.
 #[derive(Default)]
 pub struct Links {
-    pub(crate) waiters: HashMap<TaskId, WaiterLink>,
-    pub(crate) attempts: HashMap<(TaskId, u32), ActorRef<AttemptMsg>>,
+    pub(crate) waiters: ShardMap<TaskId, WaiterLink>,
+    pub(crate) attempts: ShardMap<(TaskId, u32), ActorRef<AttemptMsg>>,
     /// Dispatches that wait while dispatching is paused, in their order.
     pub(crate) line: VecDeque<(TaskId, Arc<dyn Turn>)>,
 }
@@ -61,7 +62,7 @@ pub struct Core {
     pub(crate) cfg: EngineCfg,
     state: Mutex<EngineState>,
     links: Mutex<Links>,
-    sessions: Mutex<HashMap<SessionId, ActorRef<SessionMsg>>>,
+    sessions: Mutex<ShardMap<SessionId, ActorRef<SessionMsg>>>,
     pub(crate) queue: TurnQueue,
     pub(crate) permits: Semaphore,
     events: broadcast::Sender<Event>,
@@ -132,7 +133,7 @@ impl Core {
         lock(&self.links)
     }
 
-    pub(crate) fn lock_sessions(&self) -> MutexGuard<'_, HashMap<SessionId, ActorRef<SessionMsg>>> {
+    pub(crate) fn lock_sessions(&self) -> MutexGuard<'_, ShardMap<SessionId, ActorRef<SessionMsg>>> {
         lock(&self.sessions)
     }
 

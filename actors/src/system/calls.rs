@@ -109,7 +109,8 @@ impl Core {
             ractor::ActorRuntime::spawn_linked_instant(None, Session, args, root.get_cell())
                 .map_err(|error| EngineError::Internal(error.to_string()))?;
         let mut sessions = self.lock_sessions();
-        let kept = sessions.entry(session).or_insert_with(|| actor.clone()).clone();
+        let kept = sessions.get(&session).unwrap_or(&actor).clone();
+        sessions.insert(session, kept.clone());
         drop(sessions);
         if kept.get_id() != actor.get_id() {
             actor.stop(None);
@@ -206,7 +207,7 @@ impl ActorSystem {
         session: SessionId,
         access: Access,
     ) -> Result<HeartbeatReply, EngineError> {
-        let known = self.core.lock_sessions().contains_key(&session);
+        let known = self.core.lock_sessions().contains(&session);
         if !known {
             // Only a session that exists gets an actor; a forged id costs one turn and no more.
             let now = self.now()?;
