@@ -19,9 +19,9 @@ use crate::messages::{AttemptMsg, RootMsg, SessionMsg, WaiterMsg};
 use crate::model::event::{Event, EventRecord};
 use crate::model::ids::{SessionId, TaskId};
 use crate::root::{self, Root};
+use crate::shards::ShardMap;
 use crate::state::attempts::{AttemptEnd, Verdict};
 use crate::state::effect::{Effect, Now};
-use crate::shards::ShardMap;
 use crate::state::{EngineState, Rules};
 use crate::turn::{Queued, Step, Turn, TurnCell, TurnQueue};
 
@@ -133,7 +133,9 @@ impl Core {
         lock(&self.links)
     }
 
-    pub(crate) fn lock_sessions(&self) -> MutexGuard<'_, ShardMap<SessionId, ActorRef<SessionMsg>>> {
+    pub(crate) fn lock_sessions(
+        &self,
+    ) -> MutexGuard<'_, ShardMap<SessionId, ActorRef<SessionMsg>>> {
         lock(&self.sessions)
     }
 
