@@ -20,6 +20,8 @@ pub mod system;
 pub mod table;
 
 mod attempt;
+mod outgoing;
+mod pool;
 mod session_actor;
 mod shards;
 mod spawner_actor;

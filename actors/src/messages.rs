@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
+use crate::attempt::Run;
 use crate::errors::EngineError;
 use crate::launch::{Built, Factory};
 use crate::model::task::TaskState;
-use crate::state::attempts::{AttemptEnd, Verdict};
+use crate::state::attempts::Verdict;
 use crate::state::auth::Access;
 use crate::state::sessions::HeartbeatReply;
 
@@ -56,25 +56,22 @@ pub enum WaiterMsg {
     Changed(Change),
 }
 
-/// To an attempt.
-#[derive(Debug)]
-pub enum AttemptMsg {
-    /// The worker runs; this is how it is asked to stop.
-    Launched(CancellationToken),
-    /// The worker ended.
-    Ended(AttemptEnd),
+/// To the actor of an attempt. Numbers name the attempt among those that the actor has had.
+pub(crate) enum AttemptMsg {
+    /// Begin this attempt.
+    Begin(Box<Run>),
     /// The attempt is over in the state; stop the worker and report this verdict.
     Stop(Verdict),
     /// Let the attempt's clock run, or stand still.
     Clock(bool),
-    /// The attempt's time is over, by the clock that was set with this number.
-    TimedOut(u64),
-    /// The time-out was decided, or was not one.
-    TimeDecided(Option<Verdict>),
+    /// The attempt's time is over, by this setting of its clock.
+    TimedOut(u64, u64),
+    /// The time-out was the attempt's end.
+    TimeDecided(u64, Verdict),
     /// The grace period is over.
-    GraceOver,
-    /// The state decided the attempt; nothing is left to do.
-    Decided,
+    GraceOver(u64),
+    /// The worker ended and the state was told; the verdict where that decided the attempt.
+    Finished(u64, Option<Verdict>),
 }
 
 /// To a session.

@@ -181,13 +181,14 @@ impl Tree {
     }
 
     fn sweep(&self, myself: &ActorRef<RootMsg>) {
+        self.core.idle_attempts.sweep();
         let Ok(now) = self.core.now() else { return };
         let myself = myself.clone();
         self.core.engine_turn(
             "sweep",
             move |state| state.sweep(now, SWEEP_BUDGET),
             move |_links, more| {
-                if *more {
+                if more {
                     let _ = myself.cast(RootMsg::Sweep);
                 }
             },

@@ -15,6 +15,7 @@ use crate::config::HoldPolicy;
 use crate::errors::EngineError;
 use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, WaiterMsg};
 use crate::model::ids::TaskId;
+use crate::outgoing::Outgoing;
 use crate::state::EngineState;
 use crate::state::effect::Effect;
 use crate::system::{Core, Links, TreeGuard};
@@ -40,6 +41,7 @@ pub(crate) struct Incarnation {
     /// Turns that ran and wait for their release. Only a panic of our own code leaves some here.
     batch: Vec<Arc<dyn Turn>>,
     effects: Vec<Effect>,
+    out: Vec<Outgoing>,
     _guard: Arc<TreeGuard>,
 }
 
@@ -61,6 +63,7 @@ impl Actor for StateActor {
             taken: VecDeque::new(),
             batch: Vec::new(),
             effects: Vec::new(),
+            out: Vec::new(),
             _guard: args.guard,
         })
     }
@@ -108,6 +111,10 @@ impl Incarnation {
             }
             self.put_back();
             self.settle(&state, &mut links);
+            std::mem::swap(&mut self.out, &mut links.out);
+        }
+        for message in self.out.drain(..) {
+            message.send();
         }
         for turn in self.batch.drain(..) {
             turn.release();
@@ -205,7 +212,8 @@ fn tell_waiter(core: &Arc<Core>, links: &mut Links, state: &EngineState, task: T
         core.queue.push_front(gone.into_iter().map(|(_, turn)| Queued { turn, permit: false }));
     }
     let Some(waiter) = links.waiters.get(&task) else { return };
-    let _ = waiter.actor.cast(WaiterMsg::Changed(change_of(state, task)));
+    let changed = WaiterMsg::Changed(change_of(state, task));
+    links.out.push(Outgoing::ToWaiter(waiter.actor.clone(), changed));
 }
 
 /// What a waiter is told of a task.

@@ -18,12 +18,14 @@ use crate::errors::EngineError;
 use crate::messages::{AttemptMsg, RootMsg, SessionMsg, WaiterMsg};
 use crate::model::event::{Event, EventRecord};
 use crate::model::ids::{SessionId, TaskId};
+use crate::outgoing::Outgoing;
+use crate::pool::Pool;
 use crate::root::{self, Root};
 use crate::shards::ShardMap;
 use crate::state::attempts::{AttemptEnd, Verdict};
 use crate::state::effect::{Effect, Now};
 use crate::state::{EngineState, Rules};
-use crate::turn::{Queued, Step, Turn, TurnCell, TurnQueue};
+use crate::turn::{Caller, Queued, Step, Turn, TurnCell, TurnQueue};
 
 mod calls;
 mod counts;
@@ -32,7 +34,7 @@ mod watch;
 
 pub use counts::Counts;
 pub use shutdown::ShutdownReport;
-pub use watch::{Dispatched, PollStart};
+pub use watch::PollStart;
 
 /// Live references beside the state. Only the state actor uses them, within a batch.
 #[derive(Default)]
@@ -41,6 +43,8 @@ pub struct Links {
     pub(crate) attempts: ShardMap<(TaskId, u32), ActorRef<AttemptMsg>>,
     /// Dispatches that wait while dispatching is paused, in their order.
     pub(crate) line: VecDeque<(TaskId, Arc<dyn Turn>)>,
+    /// What the batch will send once it is committed.
+    pub(crate) out: Vec<Outgoing>,
 }
 
 /// A waiter, and how many callers were sent to it.
@@ -50,9 +54,9 @@ pub(crate) struct WaiterLink {
 }
 
 impl Links {
-    pub(crate) fn tell_attempt(&self, task: TaskId, attempt: u32, message: AttemptMsg) {
+    pub(crate) fn tell_attempt(&mut self, task: TaskId, attempt: u32, message: AttemptMsg) {
         if let Some(actor) = self.attempts.get(&(task, attempt)) {
-            let _ = actor.cast(message);
+            self.out.push(Outgoing::ToAttempt(actor.clone(), message));
         }
     }
 }
@@ -71,6 +75,7 @@ pub struct Core {
     last_now: Mutex<Now>,
     tree: Mutex<TreeSlot>,
     counters: counts::Counters,
+    pub(crate) idle_attempts: Pool<AttemptMsg>,
     /// One token per attempt actor; a shutdown waits for their end.
     pub(crate) attempts: TaskTracker,
     draining: AtomicBool,
@@ -118,6 +123,7 @@ impl Core {
             clock,
             tree: Mutex::default(),
             counters: counts::Counters::default(),
+            idle_attempts: Pool::default(),
             attempts: TaskTracker::new(),
             draining: AtomicBool::new(false),
             cfg,
@@ -196,6 +202,7 @@ impl Core {
                 return Err(EngineError::Stopped("the host's supervisor has stopped".to_owned()));
             }
             tree.standing = true;
+            self.idle_attempts.open();
             tree.supervisor.clone()
         };
         // Not under the lock: a runtime that shuts down drops the guard, and so buries, at once.
@@ -250,24 +257,30 @@ impl Core {
         self: &Arc<Self>,
         op: &'static str,
         run: impl FnOnce(&mut EngineState) -> R + Send + 'static,
-        follow: impl FnOnce(&mut Links, &R) + Send + 'static,
+        follow: impl FnOnce(&mut Links, R) + Send + 'static,
     ) {
         let mut run = Some(run);
         let step = move |state: &mut EngineState| {
             let run = run.take().expect("a turn that does not defer runs once");
-            Step::Keep(run(state))
+            Step::Keep(Some(run(state)))
         };
-        let follow = move |reply: &mut R, links: &mut Links, _: &Arc<Self>| follow(links, reply);
+        let follow = move |reply: &mut Option<R>, links: &mut Links, _: &Arc<Self>| {
+            if let Some(reply) = reply.take() {
+                follow(links, reply);
+            }
+            Caller::Told
+        };
         self.enqueue(Queued { turn: TurnCell::new(op, false, step, Some(follow)), permit: false });
     }
 
-    /// Ends an attempt and hands what it came to to `done`, once it is committed.
+    /// Ends an attempt. What it came to goes to `told`, which says whom to send it to once it is
+    /// committed; `None` where the attempt was over already.
     pub(crate) fn finish_attempt(
         self: &Arc<Self>,
         task: TaskId,
         attempt: u32,
         end: AttemptEnd,
-        done: impl FnOnce(Option<Verdict>) + Send + 'static,
+        told: impl FnOnce(Option<Verdict>, &mut Vec<Outgoing>) + Send + 'static,
     ) {
         let now = self.now_or_last();
         self.engine_turn(
@@ -277,7 +290,7 @@ impl Core {
                 if verdict.is_some() {
                     links.attempts.remove(&(task, attempt));
                 }
-                done(verdict.clone());
+                told(verdict, &mut links.out);
             },
         );
     }
@@ -300,7 +313,11 @@ impl Core {
             let mut state = self.lock_state();
             let mut links = self.lock_links();
             links.waiters.clear();
+            for (_, attempt) in links.attempts.iter() {
+                attempt.stop(None);
+            }
             links.attempts.clear();
+            links.out.clear();
             let line = std::mem::take(&mut links.line);
             drop(links);
             for (_, turn) in line {
@@ -315,6 +332,7 @@ impl Core {
             }
         }
         self.lock_sessions().clear();
+        self.idle_attempts.close();
         self.queue.close_every_port();
         lock(&self.tree).standing = false;
         self.fail_waiting(&EngineError::Stopped(reason.clone()));

@@ -30,6 +30,14 @@ pub(crate) enum Step<R> {
     Defer(TaskId),
 }
 
+/// Whether a caller is told that its turn is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    Told,
+    /// It will hear of what follows in another way, and needs not wake for the reply.
+    LeftAsleep,
+}
+
 /// What the state actor learns of a turn that it ran.
 pub(crate) enum Ran {
     /// Its changes are kept; `follows` says whether something follows it.
@@ -84,6 +92,7 @@ pub(crate) struct TurnCell<F, H, R> {
     hosts: bool,
     stage: AtomicU8,
     caller_gone: AtomicBool,
+    asleep: AtomicBool,
     slot: Mutex<Slot<F, H, R>>,
     waker: AtomicWaker,
 }
@@ -101,6 +110,7 @@ impl<F, H, R> TurnCell<F, H, R> {
             hosts,
             stage: AtomicU8::new(QUEUED),
             caller_gone: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
             slot: Mutex::new(slot),
             waker: AtomicWaker::new(),
         })
@@ -129,7 +139,7 @@ impl<F, H, R> TurnCell<F, H, R> {
 impl<F, H, R> Turn for TurnCell<F, H, R>
 where
     F: FnMut(&mut EngineState) -> Step<R> + Send + 'static,
-    H: FnOnce(&mut R, &mut Links, &Arc<Core>) + Send + 'static,
+    H: FnOnce(&mut R, &mut Links, &Arc<Core>) -> Caller + Send + 'static,
     R: Send + 'static,
 {
     fn op(&self) -> &'static str {
@@ -170,13 +180,16 @@ where
         let mut slot = lock(&self.slot);
         let follow = slot.follow.take();
         if let (Some(follow), Some(Outcome::Reply(reply))) = (follow, slot.outcome.as_mut()) {
-            follow(reply, links, core);
+            let caller = follow(reply, links, core);
+            self.asleep.store(caller == Caller::LeftAsleep, Ordering::Relaxed);
         }
     }
 
     fn release(&self) {
         self.stage.store(DONE, Ordering::Release);
-        self.waker.wake();
+        if !self.asleep.load(Ordering::Relaxed) {
+            self.waker.wake();
+        }
     }
 
     fn is_hosts(&self) -> bool {

@@ -17,10 +17,12 @@ use crate::state::auth::Access;
 use crate::state::effect::Now;
 use crate::state::sessions::HeartbeatReply;
 use crate::system::{ActorSystem, Core, Counts, Links};
-use crate::turn::{Queued, Step, TurnCell, TurnReply};
+use crate::turn::{Caller, Queued, Step, TurnCell, TurnReply};
+
+type Follow<R> = fn(&mut R, &mut Links, &Arc<Core>) -> Caller;
 
 /// For turns that nothing follows.
-fn no_follow<R>() -> Option<fn(&mut R, &mut Links, &Arc<Core>)> {
+fn no_follow<R>() -> Option<Follow<R>> {
     None
 }
 
@@ -53,7 +55,7 @@ impl Core {
     where
         R: Send + 'static,
         F: FnMut(&mut EngineState) -> Step<R> + Send + 'static,
-        H: FnOnce(&mut R, &mut Links, &Arc<Self>) + Send + 'static,
+        H: FnOnce(&mut R, &mut Links, &Arc<Self>) -> Caller + Send + 'static,
     {
         self.admit(op).await?;
         let cell = TurnCell::new(op, hosts, run, follow);
@@ -69,7 +71,7 @@ impl Core {
             "is_silent",
             move |state| state.is_live(task, attempt) && state.sent_nothing(task, attempt),
             move |_links, silent| {
-                let _ = tell.send(*silent);
+                let _ = tell.send(silent);
             },
         );
         told.await.unwrap_or(false)
