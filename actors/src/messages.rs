@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::attempt::Run;
 use crate::errors::EngineError;
 use crate::launch::{Built, Factory};
+use crate::model::ids::TaskId;
 use crate::model::task::TaskState;
 use crate::state::attempts::Verdict;
 use crate::state::auth::Access;
@@ -41,9 +42,11 @@ pub enum Until {
 /// To a waiter.
 #[derive(Debug)]
 pub enum WaiterMsg {
-    /// Park a caller.
+    /// Park a caller on a task; for a waiter that watches none, this is its task from now on.
     Park {
-        /// Names the caller to this waiter.
+        /// The task.
+        task: TaskId,
+        /// Names the caller, among all callers of the engine.
         ticket: u64,
         /// What it waits for.
         until: Until,
@@ -54,6 +57,10 @@ pub enum WaiterMsg {
     Left(u64),
     /// The task changed.
     Changed(Change),
+    /// The task changed and ends every wait: answer all, and watch it no longer.
+    Ended(Change),
+    /// Nobody is parked and nobody will be sent: watch the task no longer.
+    Rest,
 }
 
 /// To the actor of an attempt. Numbers name the attempt among those that the actor has had.

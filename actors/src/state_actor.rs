@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::HoldPolicy;
 use crate::errors::EngineError;
-use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, WaiterMsg};
+use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, Until, WaiterMsg};
 use crate::model::ids::TaskId;
 use crate::outgoing::Outgoing;
 use crate::state::EngineState;
@@ -173,7 +173,7 @@ impl Incarnation {
         }
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Announce(record) => self.core.announce(record),
+                Effect::Announce(record) => self.core.announce(&record),
                 Effect::Changed(task) => tell_waiter(&self.core, links, state, task),
                 Effect::Stop(task, attempt, verdict) => {
                     links.tell_attempt(task, attempt, AttemptMsg::Stop(verdict));
@@ -211,9 +211,15 @@ fn tell_waiter(core: &Arc<Core>, links: &mut Links, state: &EngineState, task: T
         links.line = stay;
         core.queue.push_front(gone.into_iter().map(|(_, turn)| Queued { turn, permit: false }));
     }
-    let Some(waiter) = links.waiters.get(&task) else { return };
-    let changed = WaiterMsg::Changed(change_of(state, task));
-    links.out.push(Outgoing::ToWaiter(waiter.actor.clone(), changed));
+    let Some(waiter) = links.waiters.get(&task).map(|link| link.actor.clone()) else { return };
+    let change = change_of(state, task);
+    let message = if change.satisfies(Until::Ended) {
+        links.waiters.remove(&task);
+        WaiterMsg::Ended(change)
+    } else {
+        WaiterMsg::Changed(change)
+    };
+    links.out.push(Outgoing::ToWaiter(waiter, message));
 }
 
 /// What a waiter is told of a task.

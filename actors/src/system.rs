@@ -43,14 +43,16 @@ pub struct Links {
     pub(crate) attempts: ShardMap<(TaskId, u32), ActorRef<AttemptMsg>>,
     /// Dispatches that wait while dispatching is paused, in their order.
     pub(crate) line: VecDeque<(TaskId, Arc<dyn Turn>)>,
+    /// How many callers were parked.
+    pub(crate) tickets: u64,
     /// What the batch will send once it is committed.
     pub(crate) out: Vec<Outgoing>,
 }
 
-/// A waiter, and how many callers were sent to it.
+/// A waiter, and the ticket of the newest caller that was sent to it.
 pub(crate) struct WaiterLink {
     pub(crate) actor: ActorRef<WaiterMsg>,
-    pub(crate) parks: u64,
+    pub(crate) newest: u64,
 }
 
 impl Links {
@@ -76,6 +78,7 @@ pub struct Core {
     tree: Mutex<TreeSlot>,
     counters: counts::Counters,
     pub(crate) idle_attempts: Pool<AttemptMsg>,
+    pub(crate) idle_waiters: Pool<WaiterMsg>,
     /// One token per attempt actor; a shutdown waits for their end.
     pub(crate) attempts: TaskTracker,
     draining: AtomicBool,
@@ -124,6 +127,7 @@ impl Core {
             tree: Mutex::default(),
             counters: counts::Counters::default(),
             idle_attempts: Pool::default(),
+            idle_waiters: Pool::default(),
             attempts: TaskTracker::new(),
             draining: AtomicBool::new(false),
             cfg,
@@ -163,12 +167,12 @@ impl Core {
     }
 
     /// Sends an event to the subscribers. Called by `settle` only, in the order of the numbers.
-    pub(crate) fn announce(&self, record: EventRecord) {
+    pub(crate) fn announce(&self, record: &EventRecord) {
         if self.events.receiver_count() > 0 {
             let _ = self.events.send(record.event.clone());
         }
         if self.records.receiver_count() > 0 {
-            let _ = self.records.send(record);
+            let _ = self.records.send(record.clone());
         }
     }
 
@@ -203,6 +207,7 @@ impl Core {
             }
             tree.standing = true;
             self.idle_attempts.open();
+            self.idle_waiters.open();
             tree.supervisor.clone()
         };
         // Not under the lock: a runtime that shuts down drops the guard, and so buries, at once.
@@ -328,11 +333,12 @@ impl Core {
         }
         for effect in effects {
             if let Effect::Announce(record) = effect {
-                self.announce(record);
+                self.announce(&record);
             }
         }
         self.lock_sessions().clear();
         self.idle_attempts.close();
+        self.idle_waiters.close();
         self.queue.close_every_port();
         lock(&self.tree).standing = false;
         self.fail_waiting(&EngineError::Stopped(reason.clone()));

@@ -21,7 +21,7 @@ use crate::state::EngineState;
 use crate::state::attempts::{Plan, Verdict};
 use crate::system::{ActorSystem, Core, Links, WaiterLink};
 use crate::turn::{Caller, Step};
-use crate::waiter::{self, Waiter};
+use crate::waiter::Waiter;
 
 /// What the turn that starts a wait came to.
 pub enum PollStart<T> {
@@ -49,21 +49,31 @@ impl Drop for Parked {
 }
 
 impl Links {
-    /// Sends a caller to the waiter of a task, which is started if it is not there.
+    /// Sends a caller to the waiter of a task; an idle one or one that is started for it, if
+    /// the task has none.
     fn park(&mut self, core: &Arc<Core>, task: TaskId, until: Until) -> Option<Parked> {
         let alive = |link: &WaiterLink| link.actor.get_status() < ActorStatus::Stopping;
-        if !self.waiters.get(&task).is_some_and(alive) {
-            let args = waiter::Arguments { core: core.clone(), task };
-            let root = core.root()?.get_cell();
-            let (actor, _) = ActorRuntime::spawn_linked_instant(None, Waiter, args, root).ok()?;
-            self.waiters.insert(task, WaiterLink { actor, parks: 0 });
-        }
-        let link = self.waiters.get_mut(&task)?;
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let waiter = match self.waiters.get_mut(&task).filter(|link| alive(link)) {
+            Some(link) => {
+                link.newest = ticket;
+                link.actor.clone()
+            }
+            None => {
+                let root = core.root()?.get_cell();
+                let actor = core.idle_waiters.take(&root).or_else(|| {
+                    ActorRuntime::spawn_linked_instant(None, Waiter, core.clone(), root)
+                        .ok()
+                        .map(|(actor, _)| actor)
+                })?;
+                self.waiters.insert(task, WaiterLink { actor: actor.clone(), newest: ticket });
+                actor
+            }
+        };
         let (reply, answer) = oneshot::channel();
-        link.parks += 1;
-        let ticket = link.parks;
-        let waiter = link.actor.clone();
-        self.out.push(Outgoing::ToWaiter(waiter.clone(), WaiterMsg::Park { ticket, until, reply }));
+        let park = WaiterMsg::Park { task, ticket, until, reply };
+        self.out.push(Outgoing::ToWaiter(waiter.clone(), park));
         Some(Parked { answer, waiter, ticket, answered: false })
     }
 }
