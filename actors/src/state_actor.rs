@@ -87,8 +87,10 @@ impl Incarnation {
             let mut links = core.lock_links();
             let start = Instant::now();
             let mut before = start;
+            let mut turns = 0;
             for _ in 0..BATCH_TURNS {
                 let Some(queued) = core.queue.pop() else { break };
+                turns += 1;
                 self.run(&mut state, &mut links, queued);
                 let now = Instant::now();
                 self.guard_hold(now.saturating_duration_since(before));
@@ -97,6 +99,7 @@ impl Incarnation {
                     break;
                 }
             }
+            core.count_turns(turns);
             self.settle(&state, &mut links);
         }
         for turn in self.batch.drain(..) {

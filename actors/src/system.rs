@@ -203,6 +203,7 @@ impl Core {
             None => ActorRuntime::spawn_instant(None, Root, args),
         };
         let (root, _) = started.map_err(|error| EngineError::Internal(error.to_string()))?;
+        self.count_actor();
         lock(&self.tree).root = Some(root.clone());
         match self.queue.closed() {
             // Closed while the tree was starting, before there was a root to stop.

@@ -103,6 +103,7 @@ impl Core {
         let (actor, _) =
             ractor::ActorRuntime::spawn_linked_instant(None, Session, args, root.get_cell())
                 .map_err(|error| EngineError::Internal(error.to_string()))?;
+        self.count_actor();
         let mut sessions = self.lock_sessions();
         let kept = sessions.entry(session).or_insert_with(|| actor.clone()).clone();
         drop(sessions);

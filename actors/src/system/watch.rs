@@ -50,6 +50,7 @@ impl Links {
             let args = waiter::Arguments { core: core.clone(), task };
             let root = core.root()?.get_cell();
             let (actor, _) = ActorRuntime::spawn_linked_instant(None, Waiter, args, root).ok()?;
+            core.count_actor();
             self.waiters.insert(task, WaiterLink { actor, parks: 0 });
         }
         let link = self.waiters.get_mut(&task)?;
@@ -205,10 +206,11 @@ fn start_attempt(
     let (task, attempt) = (plan.task, plan.attempt);
     let Some(root) = core.root() else { return decided };
     let alive = core.attempts.token();
-    let core = core.clone();
-    let args = attempt::Arguments { core, task, attempt, launch, timeout, verdict, alive };
+    let shared = core.clone();
+    let args = attempt::Arguments { core: shared, task, attempt, launch, timeout, verdict, alive };
     if let Ok((actor, _)) = ActorRuntime::spawn_linked_instant(None, Attempt, args, root.get_cell())
     {
+        core.count_actor();
         links.attempts.insert((task, attempt), actor);
     }
     decided
