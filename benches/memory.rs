@@ -144,30 +144,33 @@ impl Footprints {
     }
 }
 
+/// Lets retention forget every finished task.
+async fn forget(engine: &Engine) {
+    let age = engine.cfg().retention.settled_age.as_millis();
+    let ms = u64::try_from(age).expect("an age fits") + 1;
+    let later = Now { unix: fill::now().unix, ms };
+    let sweep = move |state: &mut EngineState| state.sweep(later, 256);
+    while engine.with_state("sweep", sweep).await.expect("the engine runs") {}
+    let left = engine.with_state("count", |state| state.task_count()).await;
+    assert_eq!(left, Ok(0), "retention lets all tasks go");
+}
+
 /// What is kept of finished tasks, and what is left when retention lets them go.
 async fn retained(report: &mut Report, sizes: &mut Footprints, count: usize) {
     let mut cfg = calm();
     cfg.retention.settled_tasks = u64::MAX;
-    let age = cfg.retention.settled_age;
     let engine = Engine::new(cfg);
-    // The tail of events, and tokens that are remembered as revoked, have bounds of their own.
-    fill::fill(&engine, Kind::Finished, 10_000).await;
+    // The tail of events, and tokens that are remembered as revoked, have bounds of their own;
+    // both are full after these.
+    drop(fill::fill(&engine, Kind::Finished, 5_000).await);
+    forget(&engine).await;
     let before = held();
     drop(fill::fill(&engine, Kind::Finished, count).await);
     let grown = held() - before;
     let strings = many(fill::AGENT.len() + fill::DIRECTIVE.len() + fill::RESULT.len());
     let name = "finished task with its output";
     sizes.add(report, name, grown / many(count) - strings, Some((1.2, Some(0.6))));
-    let ms = u64::try_from(age.as_millis()).expect("an age fits") + 1;
-    let later = Now { unix: fill::now().unix, ms };
-    loop {
-        let sweep = move |state: &mut EngineState| state.sweep(later, 256);
-        if !engine.with_state("sweep", sweep).await.expect("the engine runs") {
-            break;
-        }
-    }
-    let left = engine.with_state("count", |state| state.task_count()).await;
-    assert_eq!(left, Ok(0), "retention lets all tasks go");
+    forget(&engine).await;
     let kept = (held() - before).max(0.0) / grown * 100.0;
     let name = "left of it when retention let all tasks go";
     report.figure(sizes.group, name, kept, "%");
@@ -265,6 +268,7 @@ async fn parked(tasks: Vec<TaskId>, engine: &Engine) -> f64 {
     let each = (held() - before) / many(count);
     for poll in polls {
         poll.abort();
+        let _ = poll.await;
     }
     each
 }
@@ -279,6 +283,8 @@ async fn polls(report: &mut Report, sizes: &mut Footprints, count: usize) {
     let each = parked(tasks, &engine).await;
     let name = "watched task with one parked poll, beyond its future";
     sizes.add(report, name, each, Some((9.0, Some(2.0))));
+    drop(engine);
+    settled().await;
     let before = held();
     let (senders, waits): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {

@@ -35,7 +35,7 @@ pub(crate) struct Panel {
 }
 
 /// Draws panels of lines beside each other, with one legend below. The first name that occurs is
-/// drawn strongest.
+/// drawn strongest, below the others.
 pub(crate) fn lines(path: &Path, title: &str, panels: &[Panel]) -> Result<(), String> {
     draw_lines(path, title, panels).map_err(|error| error.to_string())
 }
@@ -93,7 +93,10 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel, names: &
         .y_label_area_size(66)
         .caption(&panel.title, ("sans-serif", 15));
     // Room beside the first and the last point, so that no mark is cut off.
-    let across = (left / 1.25..right * 1.25).log_scale();
+    let mut marks: Vec<f64> = points().map(|point| point.0).collect();
+    marks.sort_by(f64::total_cmp);
+    marks.dedup();
+    let across = (left / 1.25..right * 1.25).log_scale().with_key_points(marks);
     macro_rules! draw {
         ($down:expr) => {{
             let mut chart = builder.build_cartesian_2d(across, $down)?;
@@ -101,7 +104,7 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel, names: &
                 .configure_mesh()
                 .x_desc(&panel.x)
                 .y_desc(&panel.y)
-                .y_labels(if panel.log { 5 } else { 8 })
+                .y_labels(8)
                 .axis_desc_style(("sans-serif", 14))
                 .label_style(("sans-serif", 13))
                 .light_line_style(TRANSPARENT)
@@ -113,7 +116,7 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel, names: &
                 let ends = [(left / 1.25, line), (right * 1.25, line)];
                 chart.draw_series(DashedLineSeries::new(ends, 5, 4, BLACK.stroke_width(1)))?;
             }
-            for (name, points) in panel.series.iter().rev() {
+            for (name, points) in &panel.series {
                 let place = names.iter().position(|other| other == name).unwrap_or(0);
                 let kept = || points.iter().copied().filter(|(_, y)| y.is_finite());
                 chart.draw_series(LineSeries::new(kept(), style(place)))?;
@@ -123,11 +126,20 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, panel: &Panel, names: &
         }};
     }
     if panel.log {
-        draw!((low / 1.5..high * 1.5).log_scale());
+        let (low, high) = (low / 1.5, high * 1.5);
+        draw!((low..high).log_scale().with_key_points(round_numbers(low, high)));
     } else {
         draw!(0.0..high * 1.08);
     }
     Ok(())
+}
+
+/// Marks of a logarithmic axis: powers of ten, and 2 and 5 times those where there is room.
+fn round_numbers(low: f64, high: f64) -> Vec<f64> {
+    let steps: &[f64] = if high / low > 3_000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let powers = (-6..12).map(|power| 10_f64.powi(power));
+    let marks = powers.flat_map(|power| steps.iter().map(move |step| step * power));
+    marks.filter(|mark| (low..=high).contains(mark)).collect()
 }
 
 /// Draws one horizontal bar a figure, with the figure beside it and a mark where it must not pass.
@@ -141,8 +153,8 @@ pub(crate) fn bars(
 }
 
 fn draw_bars(path: &Path, title: &str, unit: &str, rows: &[(String, f64, Option<f64>)]) -> Drawn {
-    const LEFT: i32 = 300;
-    const ROOM: f64 = 380.0;
+    const LEFT: i32 = 380;
+    const ROOM: f64 = 340.0;
     const ROW: i32 = 28;
     let count = i32::try_from(rows.len())?;
     let height = u32::try_from(64 + count * ROW + 34)?;
