@@ -138,6 +138,7 @@ async fn start_state_actor(
 ) -> Result<ActorRef<StateMsg>, ActorProcessingErr> {
     let args = state_actor::Arguments { core: core.clone(), guard: guard.clone() };
     let (actor, _) = Actor::spawn_linked(None, StateActor, args, root.get_cell()).await?;
+    core.count_actor();
     Ok(actor)
 }
 
@@ -173,6 +174,7 @@ impl Tree {
         let args = supervised.args.clone();
         match Actor::spawn_linked(None, Spawner, args, myself.get_cell()).await {
             Ok((actor, _)) => {
+                self.core.count_actor();
                 supervised.seat.set(Some(actor.clone()));
                 self.spawners.insert(actor.get_id(), supervised);
             }

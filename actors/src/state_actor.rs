@@ -100,7 +100,9 @@ impl Incarnation {
             let mut links = core.lock_links();
             let start = Instant::now();
             let mut before = start;
+            let mut turns = 0;
             while let Some(queued) = self.taken.pop_front() {
+                turns += 1;
                 self.run(&mut state, &mut links, queued.turn);
                 let now = Instant::now();
                 self.guard_hold(now.saturating_duration_since(before));
@@ -109,6 +111,7 @@ impl Incarnation {
                     break;
                 }
             }
+            core.count_turns(turns);
             self.put_back();
             self.settle(&state, &mut links);
             std::mem::swap(&mut self.out, &mut links.out);

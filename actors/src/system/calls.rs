@@ -110,6 +110,7 @@ impl Core {
         let (actor, _) =
             ractor::ActorRuntime::spawn_linked_instant(None, Session, args, root.get_cell())
                 .map_err(|error| EngineError::Internal(error.to_string()))?;
+        self.count_actor();
         let mut sessions = self.lock_sessions();
         let kept = sessions.get(&session).unwrap_or(&actor).clone();
         sessions.insert(session, kept.clone());

@@ -65,6 +65,7 @@ impl Links {
                 let actor = core.idle_waiters.take(&root).or_else(|| {
                     ActorRuntime::spawn_linked_instant(None, Waiter, core.clone(), root)
                         .ok()
+                        .inspect(|_| core.count_actor())
                         .map(|(actor, _)| actor)
                 })?;
                 self.waiters.insert(task, WaiterLink { actor: actor.clone(), newest: ticket });
@@ -237,6 +238,7 @@ fn start_attempt(
     let actor = core.idle_attempts.take(&root).or_else(|| {
         ActorRuntime::spawn_linked_instant(None, Attempt, core.clone(), root)
             .ok()
+            .inspect(|_| core.count_actor())
             .map(|(actor, _)| actor)
     });
     if let Some(actor) = actor {

@@ -66,3 +66,53 @@ impl SeenTokens {
         self.places.get(at % PLACES)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::model::role::Role;
+    use crate::model::token::{CapToken, TokenSigner};
+
+    #[test]
+    fn a_token_that_verified_before_is_still_looked_at_whole() {
+        let signer = TokenSigner::new([1; 32]);
+        let (token, signed) = minted(&signer);
+        for _ in 0..2 {
+            assert_eq!(signer.verify(&token), Some(signed));
+        }
+        let forgeries: [fn(&mut CapToken); 8] = [
+            |t| t.agent_id.push('x'),
+            |t| t.role = Role::Senior,
+            |t| t.scopes.clear(),
+            |t| t.issued_at += 1,
+            |t| t.expire_at += 1,
+            |t| t.max_uses = Some(1),
+            |t| t.nonce.replace_range(31.., "1"),
+            |t| t.sig_hex.replace_range(..1, if t.sig_hex.starts_with('0') { "1" } else { "0" }),
+        ];
+        for forge in forgeries {
+            let mut forged = token.clone();
+            forge(&mut forged);
+            assert_eq!(signer.verify(&forged), None, "{forged:?}");
+        }
+        assert_eq!(signer.verify(&token), Some(signed));
+    }
+
+    #[test]
+    fn a_retired_key_is_forgotten_with_all_that_verified_under_it() {
+        let signer = TokenSigner::new([1; 32]);
+        let (token, _) = minted(&signer);
+        assert!(signer.verify_sig(&token));
+        signer.rotate(2, [2; 32]).unwrap();
+        assert!(signer.verify_sig(&token));
+        signer.retire(1).unwrap();
+        assert!(!signer.verify_sig(&token));
+    }
+
+    fn minted(signer: &TokenSigner) -> (CapToken, crate::model::token::Signed) {
+        let token = signer.session("alice", Role::Operator, Duration::from_secs(60));
+        let signed = signer.verify(&token).unwrap();
+        (token, signed)
+    }
+}

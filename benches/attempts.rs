@@ -1,0 +1,107 @@
+//! Attempts alone: begun by turns that change nothing, with workers that hang, so that what is
+//! measured is the start of the attempt and not the rights, records and secrets around it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use adjutant::{EngineState, Mint, SystemClock, TaskSpec, Worker};
+use adjutant_actors::launch::Launch;
+use adjutant_actors::state::attempts::Plan;
+use adjutant_actors::system::ActorSystem;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::calm::calm;
+use crate::harness::many;
+
+/// Callers that start attempts at once.
+const CALLERS: usize = 64;
+
+/// A launch that is counted and hangs.
+struct Hang(Arc<AtomicU64>);
+
+#[adjutant::async_trait]
+impl Launch for Hang {
+    async fn launch(&self) -> Result<Box<dyn Worker>, String> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        std::future::pending().await
+    }
+}
+
+/// The plan of an attempt that the state knows nothing of.
+fn plan(mint: &Mint, spec: &Arc<TaskSpec>) -> Plan {
+    Plan { task: mint.task_id(), attempt: 1, spec: spec.clone(), session: None }
+}
+
+/// Microseconds each to start so many attempts, until each one's launch was called.
+pub(crate) async fn start(count: usize) -> f64 {
+    let system = ActorSystem::new(calm(), Arc::new(SystemClock::new()));
+    system.with_state("start", |_| ()).await.expect("the system runs");
+    let launched = Arc::new(AtomicU64::new(0));
+    let begin = Instant::now();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|seed| {
+            let (system, launched) = (system.clone(), launched.clone());
+            tokio::spawn(async move {
+                let (mint, spec) = (Mint::seeded(seed as u64), Arc::new(TaskSpec::new("a", "b")));
+                let mut verdicts = Vec::with_capacity(count / CALLERS);
+                for _ in 0..count / CALLERS {
+                    let plan = plan(&mint, &spec);
+                    let hang: Arc<dyn Launch> = Arc::new(Hang(launched.clone()));
+                    let begin = move |_: &mut EngineState| Ok(Some(plan.clone()));
+                    let (begun, told) = oneshot::channel();
+                    let (task, system) = (mint.task_id(), system.clone());
+                    let mut verdict = Box::pin(async move {
+                        let launch = move |_: &Plan| {
+                            let _ = begun.send(());
+                            hang
+                        };
+                        system.dispatch(task, None, begin, launch).await
+                    });
+                    tokio::select! {
+                        biased;
+                        _ = &mut verdict => panic!("an attempt that hangs has a verdict"),
+                        _ = told => verdicts.push(verdict),
+                    }
+                }
+                verdicts
+            })
+        })
+        .collect();
+    let mut verdicts = Vec::new();
+    for caller in callers {
+        verdicts.push(caller.await.expect("a caller does not panic"));
+    }
+    let total = (count / CALLERS * CALLERS) as u64;
+    while launched.load(Ordering::Relaxed) < total {
+        tokio::task::yield_now().await;
+    }
+    let each = begin.elapsed().as_secs_f64() * 1e6 / many(count / CALLERS * CALLERS);
+    system.shutdown(Duration::ZERO).await;
+    each
+}
+
+/// Microseconds each of as many turns without attempts, from as many callers.
+pub(crate) async fn turns(count: usize) -> f64 {
+    let system = ActorSystem::new(calm(), Arc::new(SystemClock::new()));
+    system.with_state("start", |_| ()).await.expect("the system runs");
+    let begin = Instant::now();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|seed| {
+            let system = system.clone();
+            tokio::spawn(async move {
+                let (mint, spec) = (Mint::seeded(seed as u64), Arc::new(TaskSpec::new("a", "b")));
+                for _ in 0..count / CALLERS {
+                    let plan = plan(&mint, &spec);
+                    let begun = system.with_state("begin", move |_| plan.clone()).await;
+                    begun.expect("a turn runs");
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.expect("a caller does not panic");
+    }
+    begin.elapsed().as_secs_f64() * 1e6 / many(count / CALLERS * CALLERS)
+}
