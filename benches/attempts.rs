@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adjutant::{EngineState, Mint, SystemClock, TaskSpec, Worker};
 use adjutant_actors::launch::Launch;
-use adjutant_actors::state::attempts::{Begin, Plan};
+use adjutant_actors::state::attempts::Plan;
 use adjutant_actors::system::ActorSystem;
 use tokio::time::Instant;
 
@@ -48,7 +48,7 @@ pub(crate) async fn start(count: usize) -> f64 {
                 for _ in 0..count / CALLERS {
                     let plan = plan(&mint, &spec);
                     let hang: Arc<dyn Launch> = Arc::new(Hang(launched.clone()));
-                    let begin = move |_: &mut EngineState| Ok(Begin::Begun(plan.clone()));
+                    let begin = move |_: &mut EngineState| Ok(Some(plan.clone()));
                     let begun = system.dispatch(mint.task_id(), None, begin, |_| hang).await;
                     verdicts.push(begun.expect("an attempt begins").verdict);
                 }

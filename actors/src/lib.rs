@@ -20,7 +20,10 @@ pub mod system;
 pub mod table;
 
 mod attempt;
+mod outgoing;
+mod pool;
 mod session_actor;
+mod shards;
 mod spawner_actor;
 mod state_actor;
 mod turn;

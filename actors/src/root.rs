@@ -84,6 +84,7 @@ impl Actor for Root {
         args: Arguments,
     ) -> Result<Tree, ActorProcessingErr> {
         let Arguments { core, guard } = args;
+        core.count_actor();
         let state_actor = start_state_actor(&core, &guard, &myself).await?;
         let sweep = core.cfg.retention.sweep_interval;
         myself.send_interval(sweep.max(Duration::from_millis(10)), || RootMsg::Sweep);
@@ -183,13 +184,15 @@ impl Tree {
     }
 
     fn sweep(&self, myself: &ActorRef<RootMsg>) {
+        self.core.idle_attempts.sweep();
+        self.core.idle_waiters.sweep();
         let Ok(now) = self.core.now() else { return };
         let myself = myself.clone();
         self.core.engine_turn(
             "sweep",
             move |state| state.sweep(now, SWEEP_BUDGET),
             move |_links, more| {
-                if *more {
+                if more {
                     let _ = myself.cast(RootMsg::Sweep);
                 }
             },

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use crate::config::HoldPolicy;
 use crate::errors::EngineError;
-use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, WaiterMsg};
+use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, Until, WaiterMsg};
 use crate::model::ids::TaskId;
+use crate::outgoing::Outgoing;
 use crate::state::EngineState;
 use crate::state::effect::Effect;
 use crate::system::{Core, Links, TreeGuard};
@@ -35,9 +36,12 @@ pub(crate) struct Arguments {
 pub(crate) struct Incarnation {
     number: u64,
     core: Arc<Core>,
+    /// Turns that were taken from the queue and did not run yet.
+    taken: VecDeque<Queued>,
     /// Turns that ran and wait for their release. Only a panic of our own code leaves some here.
     batch: Vec<Arc<dyn Turn>>,
     effects: Vec<Effect>,
+    out: Vec<Outgoing>,
     _guard: Arc<TreeGuard>,
 }
 
@@ -52,8 +56,16 @@ impl Actor for StateActor {
         args: Arguments,
     ) -> Result<Incarnation, ActorProcessingErr> {
         let core = args.core;
-        let number = core.queue.open_port(Box::new(move || myself.cast(StateMsg::Drain).is_ok()));
-        Ok(Incarnation { number, core, batch: Vec::new(), effects: Vec::new(), _guard: args.guard })
+        let number = core.queue.open_port(Arc::new(move || myself.cast(StateMsg::Drain).is_ok()));
+        Ok(Incarnation {
+            number,
+            core,
+            taken: VecDeque::new(),
+            batch: Vec::new(),
+            effects: Vec::new(),
+            out: Vec::new(),
+            _guard: args.guard,
+        })
     }
 
     async fn handle(
@@ -82,16 +94,16 @@ impl Incarnation {
     /// Runs a batch of turns, settles it, releases its callers, and asks to be woken for the rest.
     fn drain(&mut self) {
         let core = self.core.clone();
+        core.permits.add_permits(core.queue.take(BATCH_TURNS, &mut self.taken));
         {
             let mut state = core.lock_state();
             let mut links = core.lock_links();
             let start = Instant::now();
             let mut before = start;
             let mut turns = 0;
-            for _ in 0..BATCH_TURNS {
-                let Some(queued) = core.queue.pop() else { break };
+            while let Some(queued) = self.taken.pop_front() {
                 turns += 1;
-                self.run(&mut state, &mut links, queued);
+                self.run(&mut state, &mut links, queued.turn);
                 let now = Instant::now();
                 self.guard_hold(now.saturating_duration_since(before));
                 before = now;
@@ -99,8 +111,13 @@ impl Incarnation {
                     break;
                 }
             }
+            self.put_back();
             core.count_turns(turns);
             self.settle(&state, &mut links);
+            std::mem::swap(&mut self.out, &mut links.out);
+        }
+        for message in self.out.drain(..) {
+            message.send();
         }
         for turn in self.batch.drain(..) {
             turn.release();
@@ -108,15 +125,20 @@ impl Incarnation {
         core.queue.batch_done();
     }
 
-    fn run(&mut self, state: &mut EngineState, links: &mut Links, queued: Queued) {
-        let Queued { turn, permit } = queued;
-        if permit {
-            self.core.permits.add_permits(1);
+    /// Gives what was taken and did not run back to the queue.
+    fn put_back(&mut self) {
+        if !self.taken.is_empty() {
+            self.core.queue.push_front(self.taken.drain(..));
         }
+    }
+
+    fn run(&mut self, state: &mut EngineState, links: &mut Links, turn: Arc<dyn Turn>) {
         match turn.run(state) {
-            Ran::Keep => {
+            Ran::Keep { follows } => {
                 state.commit(&mut self.effects);
-                turn.follow(links, &self.core);
+                if follows {
+                    turn.follow(links, &self.core);
+                }
                 self.batch.push(turn);
             }
             Ran::Undo => {
@@ -154,7 +176,7 @@ impl Incarnation {
         }
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Announce(record) => self.core.announce(record),
+                Effect::Announce(record) => self.core.announce(&record),
                 Effect::Changed(task) => tell_waiter(&self.core, links, state, task),
                 Effect::Stop(task, attempt, verdict) => {
                     links.tell_attempt(task, attempt, AttemptMsg::Stop(verdict));
@@ -192,8 +214,15 @@ fn tell_waiter(core: &Arc<Core>, links: &mut Links, state: &EngineState, task: T
         links.line = stay;
         core.queue.push_front(gone.into_iter().map(|(_, turn)| Queued { turn, permit: false }));
     }
-    let Some(waiter) = links.waiters.get(&task) else { return };
-    let _ = waiter.actor.cast(WaiterMsg::Changed(change_of(state, task)));
+    let Some(waiter) = links.waiters.get(&task).map(|link| link.actor.clone()) else { return };
+    let change = change_of(state, task);
+    let message = if change.satisfies(Until::Ended) {
+        links.waiters.remove(&task);
+        WaiterMsg::Ended(change)
+    } else {
+        WaiterMsg::Changed(change)
+    };
+    links.out.push(Outgoing::ToWaiter(waiter, message));
 }
 
 /// What a waiter is told of a task.
@@ -205,6 +234,7 @@ pub(crate) fn change_of(state: &EngineState, task: TaskId) -> Change {
 impl Drop for Incarnation {
     fn drop(&mut self) {
         self.core.queue.close_port(self.number);
+        self.put_back();
         for turn in self.batch.drain(..) {
             turn.fail(EngineError::Internal("the state actor ended within its batch".to_owned()));
         }

@@ -4,7 +4,7 @@
 //! last handle dropped stops the tree. If a tree ends otherwise (its runtime went away, a host
 //! killed it), the next call starts another one on the same state.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,11 +18,14 @@ use crate::errors::EngineError;
 use crate::messages::{AttemptMsg, RootMsg, SessionMsg, WaiterMsg};
 use crate::model::event::{Event, EventRecord};
 use crate::model::ids::{SessionId, TaskId};
+use crate::outgoing::Outgoing;
+use crate::pool::Pool;
 use crate::root::{self, Root};
+use crate::shards::ShardMap;
 use crate::state::attempts::{AttemptEnd, Verdict};
 use crate::state::effect::{Effect, Now};
 use crate::state::{EngineState, Rules};
-use crate::turn::{Queued, Step, Turn, TurnCell, TurnQueue};
+use crate::turn::{Caller, Queued, Step, Turn, TurnCell, TurnQueue};
 
 mod calls;
 mod counts;
@@ -31,27 +34,31 @@ mod watch;
 
 pub use counts::Counts;
 pub use shutdown::ShutdownReport;
-pub use watch::{Dispatched, PollStart};
+pub use watch::PollStart;
 
 /// Live references beside the state. Only the state actor uses them, within a batch.
 #[derive(Default)]
 pub struct Links {
-    pub(crate) waiters: HashMap<TaskId, WaiterLink>,
-    pub(crate) attempts: HashMap<(TaskId, u32), ActorRef<AttemptMsg>>,
+    pub(crate) waiters: ShardMap<TaskId, WaiterLink>,
+    pub(crate) attempts: ShardMap<(TaskId, u32), ActorRef<AttemptMsg>>,
     /// Dispatches that wait while dispatching is paused, in their order.
     pub(crate) line: VecDeque<(TaskId, Arc<dyn Turn>)>,
+    /// How many callers were parked.
+    pub(crate) tickets: u64,
+    /// What the batch will send once it is committed.
+    pub(crate) out: Vec<Outgoing>,
 }
 
-/// A waiter, and how many callers were sent to it.
+/// A waiter, and the ticket of the newest caller that was sent to it.
 pub(crate) struct WaiterLink {
     pub(crate) actor: ActorRef<WaiterMsg>,
-    pub(crate) parks: u64,
+    pub(crate) newest: u64,
 }
 
 impl Links {
-    pub(crate) fn tell_attempt(&self, task: TaskId, attempt: u32, message: AttemptMsg) {
+    pub(crate) fn tell_attempt(&mut self, task: TaskId, attempt: u32, message: AttemptMsg) {
         if let Some(actor) = self.attempts.get(&(task, attempt)) {
-            let _ = actor.cast(message);
+            self.out.push(Outgoing::ToAttempt(actor.clone(), message));
         }
     }
 }
@@ -61,7 +68,7 @@ pub struct Core {
     pub(crate) cfg: EngineCfg,
     state: Mutex<EngineState>,
     links: Mutex<Links>,
-    sessions: Mutex<HashMap<SessionId, ActorRef<SessionMsg>>>,
+    sessions: Mutex<ShardMap<SessionId, ActorRef<SessionMsg>>>,
     pub(crate) queue: TurnQueue,
     pub(crate) permits: Semaphore,
     events: broadcast::Sender<Event>,
@@ -70,6 +77,8 @@ pub struct Core {
     last_now: Mutex<Now>,
     tree: Mutex<TreeSlot>,
     counters: counts::Counters,
+    pub(crate) idle_attempts: Pool<AttemptMsg>,
+    pub(crate) idle_waiters: Pool<WaiterMsg>,
     /// One token per attempt actor; a shutdown waits for their end.
     pub(crate) attempts: TaskTracker,
     draining: AtomicBool,
@@ -117,6 +126,8 @@ impl Core {
             clock,
             tree: Mutex::default(),
             counters: counts::Counters::default(),
+            idle_attempts: Pool::default(),
+            idle_waiters: Pool::default(),
             attempts: TaskTracker::new(),
             draining: AtomicBool::new(false),
             cfg,
@@ -132,7 +143,9 @@ impl Core {
         lock(&self.links)
     }
 
-    pub(crate) fn lock_sessions(&self) -> MutexGuard<'_, HashMap<SessionId, ActorRef<SessionMsg>>> {
+    pub(crate) fn lock_sessions(
+        &self,
+    ) -> MutexGuard<'_, ShardMap<SessionId, ActorRef<SessionMsg>>> {
         lock(&self.sessions)
     }
 
@@ -154,12 +167,12 @@ impl Core {
     }
 
     /// Sends an event to the subscribers. Called by `settle` only, in the order of the numbers.
-    pub(crate) fn announce(&self, record: EventRecord) {
+    pub(crate) fn announce(&self, record: &EventRecord) {
         if self.events.receiver_count() > 0 {
             let _ = self.events.send(record.event.clone());
         }
         if self.records.receiver_count() > 0 {
-            let _ = self.records.send(record);
+            let _ = self.records.send(record.clone());
         }
     }
 
@@ -193,6 +206,8 @@ impl Core {
                 return Err(EngineError::Stopped("the host's supervisor has stopped".to_owned()));
             }
             tree.standing = true;
+            self.idle_attempts.open();
+            self.idle_waiters.open();
             tree.supervisor.clone()
         };
         // Not under the lock: a runtime that shuts down drops the guard, and so buries, at once.
@@ -203,7 +218,6 @@ impl Core {
             None => ActorRuntime::spawn_instant(None, Root, args),
         };
         let (root, _) = started.map_err(|error| EngineError::Internal(error.to_string()))?;
-        self.count_actor();
         lock(&self.tree).root = Some(root.clone());
         match self.queue.closed() {
             // Closed while the tree was starting, before there was a root to stop.
@@ -248,24 +262,30 @@ impl Core {
         self: &Arc<Self>,
         op: &'static str,
         run: impl FnOnce(&mut EngineState) -> R + Send + 'static,
-        follow: impl FnOnce(&mut Links, &R) + Send + 'static,
+        follow: impl FnOnce(&mut Links, R) + Send + 'static,
     ) {
         let mut run = Some(run);
         let step = move |state: &mut EngineState| {
             let run = run.take().expect("a turn that does not defer runs once");
-            Step::Keep(run(state))
+            Step::Keep(Some(run(state)))
         };
-        let follow = move |reply: &mut R, links: &mut Links, _: &Arc<Self>| follow(links, reply);
-        self.enqueue(Queued { turn: TurnCell::new(op, false, step, follow), permit: false });
+        let follow = move |reply: &mut Option<R>, links: &mut Links, _: &Arc<Self>| {
+            if let Some(reply) = reply.take() {
+                follow(links, reply);
+            }
+            Caller::Told
+        };
+        self.enqueue(Queued { turn: TurnCell::new(op, false, step, Some(follow)), permit: false });
     }
 
-    /// Ends an attempt and hands what it came to to `done`, once it is committed.
+    /// Ends an attempt. What it came to goes to `told`, which says whom to send it to once it is
+    /// committed; `None` where the attempt was over already.
     pub(crate) fn finish_attempt(
         self: &Arc<Self>,
         task: TaskId,
         attempt: u32,
         end: AttemptEnd,
-        done: impl FnOnce(Option<Verdict>) + Send + 'static,
+        told: impl FnOnce(Option<Verdict>, &mut Vec<Outgoing>) + Send + 'static,
     ) {
         let now = self.now_or_last();
         self.engine_turn(
@@ -275,7 +295,7 @@ impl Core {
                 if verdict.is_some() {
                     links.attempts.remove(&(task, attempt));
                 }
-                done(verdict.clone());
+                told(verdict, &mut links.out);
             },
         );
     }
@@ -298,7 +318,11 @@ impl Core {
             let mut state = self.lock_state();
             let mut links = self.lock_links();
             links.waiters.clear();
+            for (_, attempt) in links.attempts.iter() {
+                attempt.stop(None);
+            }
             links.attempts.clear();
+            links.out.clear();
             let line = std::mem::take(&mut links.line);
             drop(links);
             for (_, turn) in line {
@@ -309,10 +333,12 @@ impl Core {
         }
         for effect in effects {
             if let Effect::Announce(record) = effect {
-                self.announce(record);
+                self.announce(&record);
             }
         }
         self.lock_sessions().clear();
+        self.idle_attempts.close();
+        self.idle_waiters.close();
         self.queue.close_every_port();
         lock(&self.tree).standing = false;
         self.fail_waiting(&EngineError::Stopped(reason.clone()));

@@ -9,6 +9,7 @@ mod fingerprint;
 mod handle;
 mod hex;
 mod keys;
+mod seen;
 mod shape;
 mod signed;
 mod signer;

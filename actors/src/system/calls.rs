@@ -17,7 +17,14 @@ use crate::state::auth::Access;
 use crate::state::effect::Now;
 use crate::state::sessions::HeartbeatReply;
 use crate::system::{ActorSystem, Core, Counts, Links};
-use crate::turn::{Queued, Step, TurnCell, TurnReply};
+use crate::turn::{Caller, Queued, Step, TurnCell, TurnReply};
+
+type Follow<R> = fn(&mut R, &mut Links, &Arc<Core>) -> Caller;
+
+/// For turns that nothing follows.
+fn no_follow<R>() -> Option<Follow<R>> {
+    None
+}
 
 impl Core {
     /// Takes a permit for a caller's turn.
@@ -43,12 +50,12 @@ impl Core {
         op: &'static str,
         hosts: bool,
         run: F,
-        follow: H,
+        follow: Option<H>,
     ) -> Result<R, EngineError>
     where
         R: Send + 'static,
         F: FnMut(&mut EngineState) -> Step<R> + Send + 'static,
-        H: FnOnce(&mut R, &mut Links, &Arc<Self>) + Send + 'static,
+        H: FnOnce(&mut R, &mut Links, &Arc<Self>) -> Caller + Send + 'static,
     {
         self.admit(op).await?;
         let cell = TurnCell::new(op, hosts, run, follow);
@@ -64,7 +71,7 @@ impl Core {
             "is_silent",
             move |state| state.is_live(task, attempt) && state.sent_nothing(task, attempt),
             move |_links, silent| {
-                let _ = tell.send(*silent);
+                let _ = tell.send(silent);
             },
         );
         told.await.unwrap_or(false)
@@ -83,7 +90,7 @@ impl Core {
         let run = move |state: &mut EngineState| {
             Step::Keep(calls.iter().map(|access| state.heartbeat(*access, now)).collect::<Vec<_>>())
         };
-        match self.call("heartbeat", false, run, |_, _, _| ()).await {
+        match self.call("heartbeat", false, run, no_follow()).await {
             Ok(replies) => replies,
             Err(error) => vec![Err(error); count],
         }
@@ -105,7 +112,8 @@ impl Core {
                 .map_err(|error| EngineError::Internal(error.to_string()))?;
         self.count_actor();
         let mut sessions = self.lock_sessions();
-        let kept = sessions.entry(session).or_insert_with(|| actor.clone()).clone();
+        let kept = sessions.get(&session).unwrap_or(&actor).clone();
+        sessions.insert(session, kept.clone());
         drop(sessions);
         if kept.get_id() != actor.get_id() {
             actor.stop(None);
@@ -170,7 +178,7 @@ impl ActorSystem {
             let f = f.take().expect("a turn that does not defer runs once");
             Step::Keep(f(state))
         };
-        self.core.call(op, true, run, |_, _, _| ()).await
+        self.core.call(op, true, run, no_follow()).await
     }
 
     /// Runs a transition in a turn of its own. What a refused one changed is undone.
@@ -190,7 +198,7 @@ impl ActorSystem {
                 Err(error) => Step::Undo(Err(error)),
             }
         };
-        self.core.call(op, false, run, |_, _, _| ()).await?
+        self.core.call(op, false, run, no_follow()).await?
     }
 
     /// Takes a heartbeat through the session's actor, which gathers those that come together.
@@ -202,7 +210,7 @@ impl ActorSystem {
         session: SessionId,
         access: Access,
     ) -> Result<HeartbeatReply, EngineError> {
-        let known = self.core.lock_sessions().contains_key(&session);
+        let known = self.core.lock_sessions().contains(&session);
         if !known {
             // Only a session that exists gets an actor; a forged id costs one turn and no more.
             let now = self.now()?;

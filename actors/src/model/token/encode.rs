@@ -39,11 +39,16 @@ pub(super) fn set_kid(input: &mut [u8], kid: u32) {
     input[MAC_DOMAIN.len()..FIELDS_AT].copy_from_slice(&kid.to_be_bytes());
 }
 
+/// The encoded fields alone, without domain and key id.
+pub(super) fn fields(input: &[u8]) -> &[u8] {
+    &input[FIELDS_AT..]
+}
+
 /// What a record keeps of a token: an unkeyed hash of the same fields, without the key id, so
 /// that a presented token can be compared with the minted one.
 pub(super) fn record_digest(input: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(RECORD_DOMAIN).update(&input[FIELDS_AT..]);
+    hasher.update(RECORD_DOMAIN).update(fields(input));
     hasher.finalize().into()
 }
 

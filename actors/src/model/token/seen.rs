@@ -1,0 +1,68 @@
+//! Tokens that verified before, so that the same token is not hashed again at each call.
+//!
+//! It remembers what the signer found for exact bytes and grants nothing by itself: expiry,
+//! revocation and uses are looked at elsewhere, at every call. A bounded number of places; a
+//! token that falls on a taken one takes it over.
+
+use std::sync::{Mutex, PoisonError};
+
+use constant_time_eq::{constant_time_eq, constant_time_eq_64};
+use zeroize::Zeroizing;
+
+use crate::model::token::{CapToken, Signed, encode};
+
+/// Places for tokens, a power of two. A taken one holds about 400 bytes.
+const PLACES: usize = 4096;
+
+struct Seen {
+    /// The encoded fields: equal bytes are equal tokens.
+    fields: Zeroizing<Vec<u8>>,
+    tag: Zeroizing<[u8; 64]>,
+    signed: Signed,
+}
+
+/// The memory of one signer. The ring's lock orders it against the retirement of a key: who
+/// remembers holds it for reading, who forgets for writing.
+pub(super) struct SeenTokens {
+    places: Box<[Mutex<Option<Box<Seen>>>]>,
+}
+
+impl SeenTokens {
+    pub(super) fn new() -> Self {
+        Self { places: (0..PLACES).map(|_| Mutex::new(None)).collect() }
+    }
+
+    /// What the signer found for these bytes. Takes the same time for every wrong tag.
+    pub(super) fn recall(&self, token: &CapToken, input: &[u8]) -> Option<Signed> {
+        let tag: &[u8; 64] = token.sig_hex.as_bytes().try_into().ok()?;
+        let place = self.place(token)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = place.as_ref()?;
+        let same = constant_time_eq(&seen.fields, encode::fields(input))
+            & constant_time_eq_64(&seen.tag, tag);
+        same.then_some(seen.signed)
+    }
+
+    /// Remembers that a live key signed exactly this token. The caller holds the ring.
+    pub(super) fn remember(&self, token: &CapToken, input: &[u8], signed: Signed) {
+        let Ok(tag) = token.sig_hex.as_bytes().try_into() else { return };
+        let fields = Zeroizing::new(encode::fields(input).to_vec());
+        let Some(place) = self.place(token) else { return };
+        let seen = Seen { fields, tag: Zeroizing::new(tag), signed };
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(seen));
+    }
+
+    /// Forgets everything. The caller holds the ring for writing.
+    pub(super) fn forget(&self) {
+        for place in &self.places {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// The place of a token, by the first digits of its nonce.
+    fn place(&self, token: &CapToken) -> Option<&Mutex<Option<Box<Seen>>>> {
+        let digits = token.nonce.as_bytes().first_chunk::<8>()?;
+        let value = |digit: u8| usize::from(digit & 15) + usize::from(digit >> 6) * 9;
+        let at = digits.iter().fold(0, |at: usize, digit| at.wrapping_mul(16) ^ value(*digit));
+        self.places.get(at % PLACES)
+    }
+}
