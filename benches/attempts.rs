@@ -1,14 +1,14 @@
 //! Attempts alone: begun by turns that change nothing, with workers that hang, so that what is
 //! measured is the start of the attempt and not the rights, records and secrets around it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adjutant::{EngineState, Mint, SystemClock, TaskSpec, Worker};
 use adjutant_actors::launch::Launch;
 use adjutant_actors::state::attempts::Plan;
 use adjutant_actors::system::ActorSystem;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::calm::calm;
@@ -17,13 +17,15 @@ use crate::harness::many;
 /// Callers that start attempts at once.
 const CALLERS: usize = 64;
 
-/// A launch that is counted and hangs.
-struct Hang(Arc<AtomicU64>);
+/// A launch that tells its caller that it was called, and hangs.
+struct Hang(Mutex<Option<oneshot::Sender<()>>>);
 
 #[adjutant::async_trait]
 impl Launch for Hang {
     async fn launch(&self) -> Result<Box<dyn Worker>, String> {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(launched) = self.0.lock().expect("no holder panics").take() {
+            let _ = launched.send(());
+        }
         std::future::pending().await
     }
 }
@@ -33,36 +35,34 @@ fn plan(mint: &Mint, spec: &Arc<TaskSpec>) -> Plan {
     Plan { task: mint.task_id(), attempt: 1, spec: spec.clone(), session: None }
 }
 
-/// Microseconds each to start so many attempts, until each one's launch was called.
+/// Microseconds each to start so many attempts, until each one's launch was called. The caller
+/// leaves then; the attempt belongs to its supervisor and stays.
 pub(crate) async fn start(count: usize) -> f64 {
     let system = ActorSystem::new(calm(), Arc::new(SystemClock::new()));
     system.with_state("start", |_| ()).await.expect("the system runs");
-    let launched = Arc::new(AtomicU64::new(0));
     let begin = Instant::now();
     let callers: Vec<_> = (0..CALLERS)
         .map(|seed| {
-            let (system, launched) = (system.clone(), launched.clone());
+            let system = system.clone();
             tokio::spawn(async move {
                 let (mint, spec) = (Mint::seeded(seed as u64), Arc::new(TaskSpec::new("a", "b")));
-                let mut verdicts = Vec::with_capacity(count / CALLERS);
                 for _ in 0..count / CALLERS {
+                    let (tell, launched) = oneshot::channel();
                     let plan = plan(&mint, &spec);
-                    let hang: Arc<dyn Launch> = Arc::new(Hang(launched.clone()));
+                    let hang: Arc<dyn Launch> = Arc::new(Hang(Mutex::new(Some(tell))));
                     let begin = move |_: &mut EngineState| Ok(Some(plan.clone()));
-                    let begun = system.dispatch(mint.task_id(), None, begin, |_| hang).await;
-                    verdicts.push(begun.expect("an attempt begins").verdict);
+                    let dispatch = system.dispatch(mint.task_id(), None, begin, |_| hang);
+                    tokio::select! {
+                        biased;
+                        told = launched => told.expect("the launch is called"),
+                        _ = dispatch => panic!("an attempt that hangs was decided"),
+                    }
                 }
-                verdicts
             })
         })
         .collect();
-    let mut verdicts = Vec::new();
     for caller in callers {
-        verdicts.push(caller.await.expect("a caller does not panic"));
-    }
-    let total = (count / CALLERS * CALLERS) as u64;
-    while launched.load(Ordering::Relaxed) < total {
-        tokio::task::yield_now().await;
+        caller.await.expect("a caller does not panic");
     }
     let each = begin.elapsed().as_secs_f64() * 1e6 / many(count / CALLERS * CALLERS);
     system.shutdown(Duration::ZERO).await;
