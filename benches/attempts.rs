@@ -1,11 +1,10 @@
 //! Attempts alone: begun by turns that change nothing, with workers that hang, so that what is
 //! measured is the start of the attempt and not the rights, records and secrets around it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use adjutant::{EngineState, Mint, SystemClock, TaskSpec, Worker};
+use adjutant::{CancellationToken, EngineState, Mint, SystemClock, TaskSpec, Worker};
 use adjutant_actors::launch::Launch;
 use adjutant_actors::state::attempts::Plan;
 use adjutant_actors::system::ActorSystem;
@@ -18,14 +17,20 @@ use crate::harness::many;
 /// Callers that start attempts at once.
 const CALLERS: usize = 64;
 
-/// A launch that is counted and hangs.
-struct Hang(Arc<AtomicU64>);
+/// A launch that tells its caller that it was called, and hangs until it is to end.
+struct Hang {
+    launched: Mutex<Option<oneshot::Sender<()>>>,
+    end: CancellationToken,
+}
 
 #[adjutant::async_trait]
 impl Launch for Hang {
     async fn launch(&self) -> Result<Box<dyn Worker>, String> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        std::future::pending().await
+        if let Some(launched) = self.launched.lock().expect("no holder panics").take() {
+            let _ = launched.send(());
+        }
+        self.end.cancelled().await;
+        Err("it is over".to_owned())
     }
 }
 
@@ -34,52 +39,73 @@ fn plan(mint: &Mint, spec: &Arc<TaskSpec>) -> Plan {
     Plan { task: mint.task_id(), attempt: 1, spec: spec.clone(), session: None }
 }
 
-/// Microseconds each to start so many attempts, until each one's launch was called.
+/// Attempts that hang at once when those that ended before them have left idle actors behind.
+const WAVE: usize = 1_000;
+
+/// Microseconds each to start so many attempts that all hang: until each one's launch was called.
 pub(crate) async fn start(count: usize) -> f64 {
     let system = ActorSystem::new(calm(), Arc::new(SystemClock::new()));
     system.with_state("start", |_| ()).await.expect("the system runs");
-    let launched = Arc::new(AtomicU64::new(0));
+    let each = wave(&system, count, &CancellationToken::new()).await;
+    system.shutdown(Duration::ZERO).await;
+    each
+}
+
+/// As [`start`], a thousand at a time: each wave ends before the next one starts.
+pub(crate) async fn start_again(count: usize) -> f64 {
+    let system = ActorSystem::new(calm(), Arc::new(SystemClock::new()));
+    system.with_state("start", |_| ()).await.expect("the system runs");
+    let (mut total, waves) = (0.0, (count / WAVE).max(1));
+    for place in 0..=waves {
+        let end = CancellationToken::new();
+        let turns = system.counts().turns;
+        let each = wave(&system, WAVE, &end).await;
+        // The first one finds no idle actor.
+        if place > 0 {
+            total += each;
+        }
+        end.cancel();
+        // A turn began each attempt, another one decides it; then its actor is idle soon.
+        let decided = turns + 2 * (WAVE / CALLERS * CALLERS) as u64;
+        while system.counts().turns < decided {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    system.shutdown(Duration::ZERO).await;
+    total / many(waves)
+}
+
+/// Starts so many attempts from a few callers. A caller leaves its dispatch once the launch was
+/// called; the attempt belongs to its supervisor and stays.
+async fn wave(system: &ActorSystem, count: usize, end: &CancellationToken) -> f64 {
     let begin = Instant::now();
     let callers: Vec<_> = (0..CALLERS)
         .map(|seed| {
-            let (system, launched) = (system.clone(), launched.clone());
+            let (system, end) = (system.clone(), end.clone());
             tokio::spawn(async move {
                 let (mint, spec) = (Mint::seeded(seed as u64), Arc::new(TaskSpec::new("a", "b")));
-                let mut verdicts = Vec::with_capacity(count / CALLERS);
                 for _ in 0..count / CALLERS {
+                    let (tell, launched) = oneshot::channel();
                     let plan = plan(&mint, &spec);
-                    let hang: Arc<dyn Launch> = Arc::new(Hang(launched.clone()));
+                    let launched_by = Mutex::new(Some(tell));
+                    let hang: Arc<dyn Launch> =
+                        Arc::new(Hang { launched: launched_by, end: end.clone() });
                     let begin = move |_: &mut EngineState| Ok(Some(plan.clone()));
-                    let (begun, told) = oneshot::channel();
-                    let (task, system) = (mint.task_id(), system.clone());
-                    let mut verdict = Box::pin(async move {
-                        let launch = move |_: &Plan| {
-                            let _ = begun.send(());
-                            hang
-                        };
-                        system.dispatch(task, None, begin, launch).await
-                    });
+                    let dispatch = system.dispatch(mint.task_id(), None, begin, |_| hang);
                     tokio::select! {
                         biased;
-                        _ = &mut verdict => panic!("an attempt that hangs has a verdict"),
-                        _ = told => verdicts.push(verdict),
+                        told = launched => told.expect("the launch is called"),
+                        _ = dispatch => panic!("an attempt that hangs was decided"),
                     }
                 }
-                verdicts
             })
         })
         .collect();
-    let mut verdicts = Vec::new();
     for caller in callers {
-        verdicts.push(caller.await.expect("a caller does not panic"));
+        caller.await.expect("a caller does not panic");
     }
-    let total = (count / CALLERS * CALLERS) as u64;
-    while launched.load(Ordering::Relaxed) < total {
-        tokio::task::yield_now().await;
-    }
-    let each = begin.elapsed().as_secs_f64() * 1e6 / many(count / CALLERS * CALLERS);
-    system.shutdown(Duration::ZERO).await;
-    each
+    begin.elapsed().as_secs_f64() * 1e6 / many(count / CALLERS * CALLERS)
 }
 
 /// Microseconds each of as many turns without attempts, from as many callers.

@@ -84,6 +84,7 @@ impl Actor for Root {
         args: Arguments,
     ) -> Result<Tree, ActorProcessingErr> {
         let Arguments { core, guard } = args;
+        core.count_actor();
         let state_actor = start_state_actor(&core, &guard, &myself).await?;
         let sweep = core.cfg.retention.sweep_interval;
         myself.send_interval(sweep.max(Duration::from_millis(10)), || RootMsg::Sweep);
