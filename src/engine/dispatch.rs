@@ -81,14 +81,14 @@ impl Engine {
         spawner: &Arc<dyn SpawnerAdapter>,
         options: DispatchOptions,
     ) -> Result<DispatchOutcome, EngineError> {
-        let access = self.access(token, Verb::DispatchAttempt)?;
+        let (access, now) = self.access(token, Verb::DispatchAttempt)?;
         if token.role != Role::Worker {
             self.refuse_while_draining()?;
         }
         if let Some(prompt) = &options.prompt {
             measure_text("prompt", prompt, self.cfg().limits.prompt_bytes)?;
         }
-        let (task, now) = (*task_id, self.now()?);
+        let task = *task_id;
         let timeout = options.timeout.or(self.cfg().attempt_timeout);
         let ttl = timeout.unwrap_or_default().max(self.cfg().worker_token_ttl);
         let (worker_token, record) =

@@ -4,6 +4,7 @@
 //! by this engine and was not changed since, nothing more. No type here shows a nonce, a
 //! signature, a handle or a key in its `Debug` text or in an error.
 
+mod digest;
 mod encode;
 mod fingerprint;
 mod handle;

@@ -5,6 +5,7 @@
 //! the field invalid; `tests/vectors/tokens.json` pins it.
 
 use crate::model::token::CapToken;
+use crate::model::token::digest::hash_of;
 
 /// Names the use and the version at the head of every signed input.
 const MAC_DOMAIN: &[u8; 17] = b"captoken/v1/base\0";
@@ -47,9 +48,7 @@ pub(super) fn fields(input: &[u8]) -> &[u8] {
 /// What a record keeps of a token: an unkeyed hash of the same fields, without the key id, so
 /// that a presented token can be compared with the minted one.
 pub(super) fn record_digest(input: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(RECORD_DOMAIN).update(fields(input));
-    hasher.finalize().into()
+    hash_of(&[RECORD_DOMAIN, fields(input)]).into()
 }
 
 fn field(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {

@@ -208,12 +208,12 @@ impl TokenSigner {
         if !shape::is_sized(token) {
             return None;
         }
-        let ring = self.read();
-        let mut input = encode::mac_input(ring.active().0, token);
+        let mut input = encode::mac_input(0, token);
         if let Some(signed) = self.inner.seen.recall(token, &input) {
             return Some(signed);
         }
         token.check_shape().ok()?;
+        let ring = self.read();
         let presented = blake3::Hash::from_bytes(hex::read(&token.sig_hex)?);
         for (kid, key) in ring.newest_first() {
             encode::set_kid(&mut input, kid);
