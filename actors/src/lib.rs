@@ -22,6 +22,7 @@ pub mod table;
 mod attempt;
 mod outgoing;
 mod pool;
+mod queue;
 mod session_actor;
 mod shards;
 mod spawner_actor;

@@ -19,7 +19,7 @@ use crate::outgoing::Outgoing;
 use crate::state::EngineState;
 use crate::state::effect::Effect;
 use crate::system::{Core, Links, TreeGuard};
-use crate::turn::{Queued, Ran, Turn};
+use crate::turn::{Ran, Turn};
 
 /// Turns that one message runs at most, so that stops and supervision events are served between.
 const BATCH_TURNS: usize = 64;
@@ -37,7 +37,7 @@ pub(crate) struct Incarnation {
     number: u64,
     core: Arc<Core>,
     /// Turns that were taken from the queue and did not run yet.
-    taken: VecDeque<Queued>,
+    taken: VecDeque<Arc<dyn Turn>>,
     /// Turns that ran and wait for their release. Only a panic of our own code leaves some here.
     batch: Vec<Arc<dyn Turn>>,
     effects: Vec<Effect>,
@@ -94,16 +94,16 @@ impl Incarnation {
     /// Runs a batch of turns, settles it, releases its callers, and asks to be woken for the rest.
     fn drain(&mut self) {
         let core = self.core.clone();
-        core.permits.add_permits(core.queue.take(BATCH_TURNS, &mut self.taken));
+        core.queue.take(BATCH_TURNS, &mut self.taken, &core);
         {
             let mut state = core.lock_state();
             let mut links = core.lock_links();
             let start = Instant::now();
             let mut before = start;
             let mut turns = 0;
-            while let Some(queued) = self.taken.pop_front() {
+            while let Some(turn) = self.taken.pop_front() {
                 turns += 1;
-                self.run(&mut state, &mut links, queued.turn);
+                self.run(&mut state, &mut links, turn);
                 let now = Instant::now();
                 self.guard_hold(now.saturating_duration_since(before));
                 before = now;
@@ -155,7 +155,8 @@ impl Incarnation {
 
     /// Reports a turn that held the state for too long: in its caller, or in the log.
     fn guard_hold(&mut self, held: Duration) {
-        if held.as_millis() <= self.core.cfg.max_hold_ms {
+        // The common case, without a division.
+        if held < Duration::from_millis(1) || held.as_millis() <= self.core.cfg.max_hold_ms {
             return;
         }
         let Some(turn) = self.batch.last() else { return };
@@ -191,9 +192,7 @@ impl Incarnation {
                     }
                 }
                 Effect::Dispatching(true) => {
-                    let line = links.line.drain(..);
-                    let turns = line.map(|(_, turn)| Queued { turn, permit: false });
-                    self.core.queue.push_front(turns);
+                    self.core.queue.push_front(links.line.drain(..).map(|(_, turn)| turn));
                 }
                 Effect::Dispatching(false) => {}
             }
@@ -212,7 +211,7 @@ fn tell_waiter(core: &Arc<Core>, links: &mut Links, state: &EngineState, task: T
         let (gone, stay): (VecDeque<_>, VecDeque<_>) =
             links.line.drain(..).partition(|(waits, _)| *waits == task);
         links.line = stay;
-        core.queue.push_front(gone.into_iter().map(|(_, turn)| Queued { turn, permit: false }));
+        core.queue.push_front(gone.into_iter().map(|(_, turn)| turn));
     }
     let Some(waiter) = links.waiters.get(&task).map(|link| link.actor.clone()) else { return };
     let change = change_of(state, task);

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ractor::{ActorCell, ActorRef};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
@@ -20,11 +20,12 @@ use crate::model::event::{Event, EventRecord};
 use crate::model::ids::{SessionId, TaskId};
 use crate::outgoing::Outgoing;
 use crate::pool::Pool;
+use crate::queue::TurnQueue;
 use crate::shards::ShardMap;
 use crate::state::attempts::{AttemptEnd, Verdict};
 use crate::state::effect::Now;
 use crate::state::{EngineState, Rules};
-use crate::turn::{Caller, Queued, Step, Turn, TurnCell, TurnQueue};
+use crate::turn::{Caller, Step, Turn, TurnCell};
 
 mod calls;
 mod counts;
@@ -71,7 +72,6 @@ pub struct Core {
     links: Mutex<Links>,
     sessions: Mutex<ShardMap<SessionId, ActorRef<SessionMsg>>>,
     pub(crate) queue: TurnQueue,
-    pub(crate) permits: Semaphore,
     events: broadcast::Sender<Event>,
     records: broadcast::Sender<EventRecord>,
     clock: Arc<dyn Clock>,
@@ -93,13 +93,11 @@ impl Core {
     /// A core with an empty state. Needs no runtime.
     pub(crate) fn new(cfg: EngineCfg, clock: Arc<dyn Clock>) -> Arc<Self> {
         let capacity = cfg.limits.broadcast_capacity.max(1);
-        let permits = Semaphore::new(cfg.queue_limit.clamp(1, Semaphore::MAX_PERMITS));
         Arc::new(Self {
             state: Mutex::new(EngineState::new(Rules::from(&cfg))),
             links: Mutex::default(),
             sessions: Mutex::default(),
-            queue: TurnQueue::default(),
-            permits,
+            queue: TurnQueue::new(cfg.queue_limit),
             events: broadcast::Sender::new(capacity),
             records: broadcast::Sender::new(capacity),
             last_now: Mutex::new(clock.now().unwrap_or(Now { unix: 0, ms: 0 })),
@@ -156,35 +154,29 @@ impl Core {
         }
     }
 
-    /// Queues a turn and sees to it that a tree runs it. On refusal the turn is failed.
-    pub(crate) fn enqueue(self: &Arc<Self>, queued: Queued) {
-        match self.queue.push(queued) {
-            Ok(true) => {}
-            Ok(false) => {
-                if let Err(error) = self.ensure_tree() {
-                    self.fail_waiting(&error);
-                }
-            }
-            Err((queued, error)) => {
-                if queued.permit {
-                    self.permits.add_permits(1);
-                }
-                queued.turn.fail(error);
-            }
+    /// Queues one of the engine's own turns and sees to it that a tree runs it.
+    fn enqueue(self: &Arc<Self>, turn: Arc<dyn Turn>) {
+        match self.queue.push(turn.clone()) {
+            Ok(there) => self.see_to_it(there),
+            Err(error) => turn.fail(error),
+        }
+    }
+
+    /// Starts a tree for a turn that was queued, unless a state actor is there.
+    pub(crate) fn see_to_it(self: &Arc<Self>, there: bool) {
+        if !there && let Err(error) = self.ensure_tree() {
+            self.fail_waiting(&error);
         }
     }
 
     /// Fails every turn that waits.
-    fn fail_waiting(&self, error: &EngineError) {
-        for queued in self.queue.take_all() {
-            if queued.permit {
-                self.permits.add_permits(1);
-            }
-            queued.turn.fail(error.clone());
+    fn fail_waiting(self: &Arc<Self>, error: &EngineError) {
+        for turn in self.queue.take_all(self) {
+            turn.fail(error.clone());
         }
     }
 
-    /// A turn of the engine itself: needs no permit, no caller waits, `follow` sees the reply.
+    /// A turn of the engine itself: needs no place, no caller waits, `follow` sees the reply.
     pub(crate) fn engine_turn<R: Send + 'static>(
         self: &Arc<Self>,
         op: &'static str,
@@ -202,7 +194,7 @@ impl Core {
             }
             Caller::Told
         };
-        self.enqueue(Queued { turn: TurnCell::new(op, false, step, Some(follow)), permit: false });
+        self.enqueue(TurnCell::new(op, false, step, Some(follow)));
     }
 
     /// Ends an attempt. What it came to goes to `told`, which says whom to send it to once it is

@@ -101,6 +101,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Table<K, V> {
     }
 
     /// Ends the turn and keeps its changes.
+    #[inline]
     pub fn commit(&mut self) {
         if !self.undo.is_empty() {
             self.undo.clear();
@@ -188,9 +189,12 @@ impl<K: Ord + Clone> Index<K> {
     }
 
     /// Ends the turn and keeps its changes.
+    #[inline]
     pub fn commit(&mut self) {
-        self.undo.clear();
-        self.undo.shrink_to(64);
+        if !self.undo.is_empty() {
+            self.undo.clear();
+            self.undo.shrink_to(64);
+        }
     }
 
     /// Ends the turn and undoes its changes.

@@ -1,4 +1,4 @@
-//! Turns as callers bring them: admission by permit, refusal without a trace, host closures.
+//! Turns as callers bring them: admission by place, refusal without a trace, host closures.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::launch::Factory;
 use crate::messages::{Intensity, RootMsg, SessionMsg};
 use crate::model::event::{Event, EventRecord};
 use crate::model::ids::{SessionId, TaskId};
+use crate::queue::{Place, Refused};
 use crate::root::SpawnerSeat;
 use crate::session_actor::{self, Session};
 use crate::state::EngineState;
@@ -17,7 +18,7 @@ use crate::state::auth::Access;
 use crate::state::effect::Now;
 use crate::state::sessions::HeartbeatReply;
 use crate::system::{ActorSystem, Core, Counts, Links};
-use crate::turn::{Caller, Queued, Step, TurnCell, TurnReply};
+use crate::turn::{Caller, Step, TurnCell, TurnReply};
 
 type Follow<R> = fn(&mut R, &mut Links, &Arc<Core>) -> Caller;
 
@@ -27,21 +28,14 @@ fn no_follow<R>() -> Option<Follow<R>> {
 }
 
 impl Core {
-    /// Takes a permit for a caller's turn.
-    async fn admit(&self, op: &'static str) -> Result<(), EngineError> {
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) if self.cfg.try_only => return Err(EngineError::LockBusy(op)),
-            Err(_) => {
-                let wait = tokio::time::timeout(self.cfg.retry_budget(), self.permits.acquire());
-                match wait.await {
-                    Ok(Ok(permit)) => permit,
-                    _ => return Err(EngineError::LockBusyAfterRetry(op)),
-                }
-            }
-        };
-        permit.forget();
-        Ok(())
+    /// Waits in line for a place in the queue, as long as the retry budget allows.
+    async fn place(self: &Arc<Self>, op: &'static str) -> Result<Place, EngineError> {
+        let line = self.queue.line_up(self);
+        match tokio::time::timeout(self.cfg.retry_budget(), line).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) => Err(EngineError::Stopped(self.queue.closed().unwrap_or_default())),
+            Err(_) => Err(EngineError::LockBusyAfterRetry(op)),
+        }
     }
 
     /// Queues a caller's turn and waits for its reply.
@@ -57,11 +51,18 @@ impl Core {
         F: FnMut(&mut EngineState) -> Step<R> + Send + 'static,
         H: FnOnce(&mut R, &mut Links, &Arc<Self>) -> Caller + Send + 'static,
     {
-        self.admit(op).await?;
         let cell = TurnCell::new(op, hosts, run, follow);
-        let reply = TurnReply(cell.clone());
-        self.enqueue(Queued { turn: cell, permit: true });
-        reply.await
+        let mut queued = self.queue.push_callers(cell.clone(), None);
+        if matches!(queued, Err(Refused::Full)) && !self.cfg.try_only {
+            let place = Box::pin(self.place(op)).await?;
+            queued = self.queue.push_callers(cell.clone(), Some(place));
+        }
+        match queued {
+            Ok(there) => self.see_to_it(there),
+            Err(Refused::Closed(error)) => return Err(error),
+            Err(Refused::Full) => return Err(EngineError::LockBusy(op)),
+        }
+        TurnReply(cell).await
     }
 
     /// Whether an attempt has sent nothing yet, so that launching it again repeats nothing.

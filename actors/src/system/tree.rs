@@ -89,7 +89,7 @@ impl Core {
     }
 
     /// Refuses everything from now on and stops the tree; what waits is failed by its burial.
-    pub(crate) fn close(&self, reason: &str) {
+    pub(crate) fn close(self: &Arc<Self>, reason: &str) {
         self.queue.close(reason);
         let root = lock(&self.tree).root.take();
         match root {
@@ -99,7 +99,7 @@ impl Core {
     }
 
     /// What is left to do when a tree is gone: decide its attempts, publish that, fail its callers.
-    fn bury(&self, reason: &str) {
+    fn bury(self: &Arc<Self>, reason: &str) {
         let reason = &self.queue.closed().unwrap_or_else(|| reason.to_owned());
         let mut effects = Vec::new();
         {
