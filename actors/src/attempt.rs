@@ -89,6 +89,7 @@ struct AttemptClock {
 /// What the actor holds: the attempt in flight, if there is one.
 pub(crate) struct Desk {
     core: Arc<Core>,
+    tree: u64,
     run: Option<Box<Run>>,
     runs: u64,
 }
@@ -103,7 +104,8 @@ impl Actor for Attempt {
         _myself: ActorRef<AttemptMsg>,
         core: Arc<Core>,
     ) -> Result<Desk, ActorProcessingErr> {
-        Ok(Desk { core, run: None, runs: 0 })
+        let tree = core.idle_attempts.tree();
+        Ok(Desk { core, tree, run: None, runs: 0 })
     }
 
     async fn handle(
@@ -152,7 +154,7 @@ impl Desk {
         };
         if matches!(over, Over::Yes) {
             self.run = None;
-            self.core.idle_attempts.keep(myself.clone());
+            self.core.idle_attempts.keep(myself.clone(), self.tree);
         }
     }
 }

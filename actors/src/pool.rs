@@ -1,16 +1,20 @@
 //! Idle actors, kept for the next attempt or the next watched task, since starting one costs more
 //! than everything else that an attempt needs.
 //!
-//! An idle actor is unlinked from the root, holds nothing of its last work, and leaves when a
-//! whole sweep passed without need of it. The pool decides nothing: an actor that died here is
+//! An idle actor stays linked under its root, holds nothing of its last work, and leaves when a
+//! tenth of a second passed without need of it. The pool decides nothing: an actor that died here is
 //! found dead and dropped by whoever takes it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use ractor::{ActorCell, ActorRef, ActorStatus};
+use ractor::{ActorRef, ActorStatus};
 
-/// Idle actors that are kept at most.
-const IDLE_MAX: usize = 1024;
+/// How long an idle actor is kept without need of it, up to twice that.
+const KEPT: Duration = Duration::from_millis(100);
+/// Idle actors that are kept at most. High, because a thousand that end together must not have to
+/// stop together; the sweeps take those away that are not needed again.
+const IDLE_MAX: usize = 65_536;
 
 /// The idle actors of one kind.
 pub(crate) struct Pool<M: 'static> {
@@ -21,12 +25,24 @@ struct Inner<M: 'static> {
     idle: Vec<ActorRef<M>>,
     /// Fewest idle actors since the last sweep: so many were not needed.
     fewest: usize,
+    /// Number of the tree whose actors come to rest here; none does while it is ending.
+    tree: u64,
     open: bool,
+    /// Whether somebody sweeps.
+    swept: bool,
 }
 
 impl<M> Default for Pool<M> {
     fn default() -> Self {
-        Self { inner: Mutex::new(Inner { idle: Vec::new(), fewest: 0, open: false }) }
+        Self {
+            inner: Mutex::new(Inner {
+                idle: Vec::new(),
+                fewest: 0,
+                tree: 0,
+                open: false,
+                swept: false,
+            }),
+        }
     }
 }
 
@@ -35,45 +51,62 @@ impl<M: ractor::Message> Pool<M> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A tree stands; actors may come to rest here.
+    /// A tree stands; its actors may come to rest here.
     pub(crate) fn open(&self) {
-        self.lock().open = true;
+        let mut inner = self.lock();
+        inner.open = true;
+        inner.tree += 1;
     }
 
-    /// Takes an idle actor and links it under the root again.
-    pub(crate) fn take(&self, root: &ActorCell) -> Option<ActorRef<M>> {
+    /// Number of the present tree, for an actor that starts in it.
+    pub(crate) fn tree(&self) -> u64 {
+        self.lock().tree
+    }
+
+    /// Takes an idle actor.
+    pub(crate) fn take(&self) -> Option<ActorRef<M>> {
         loop {
             let mut inner = self.lock();
             let actor = inner.idle.pop()?;
             inner.fewest = inner.fewest.min(inner.idle.len());
             drop(inner);
             if actor.get_status() < ActorStatus::Stopping {
-                actor.get_cell().link(root.clone());
                 return Some(actor);
             }
         }
     }
 
-    /// Keeps an actor that has come to rest, or stops it where there is no room.
-    pub(crate) fn keep(&self, actor: ActorRef<M>) {
-        if let Some(root) = actor.get_cell().try_get_supervisor() {
-            actor.get_cell().unlink(root);
-        }
+    /// Keeps an actor of this tree that has come to rest, or stops it where there is no room.
+    pub(crate) fn keep(self: &Arc<Self>, actor: ActorRef<M>, tree: u64) {
         let mut inner = self.lock();
-        if inner.open && inner.idle.len() < IDLE_MAX {
+        if inner.open && inner.tree == tree && inner.idle.len() < IDLE_MAX {
             inner.idle.push(actor);
+            if !std::mem::replace(&mut inner.swept, true) {
+                drop(inner);
+                tokio::spawn(self.clone().sweep());
+            }
         } else {
             drop(inner);
             actor.stop(None);
         }
     }
 
-    /// Stops the actors that nobody needed since the last sweep.
-    pub(crate) fn sweep(&self) {
+    /// Stops actors that nobody needs, until none is left.
+    async fn sweep(self: Arc<Self>) {
+        // The flag is taken back even when the runtime drops this task.
+        let mut broom = Broom { pool: self, done: false };
+        while !broom.is_done() {
+            tokio::time::sleep(KEPT).await;
+            broom.pool.stop_spare();
+        }
+    }
+
+    /// Stops the actors that nobody needed since this was done last.
+    fn stop_spare(&self) {
         let mut inner = self.lock();
         let spare = inner.fewest.min(inner.idle.len());
         let leaving: Vec<_> = inner.idle.drain(..spare).collect();
-        if inner.idle.capacity() > 2 * IDLE_MAX.min(inner.idle.len() + 16) {
+        if inner.idle.capacity() > 4 * (inner.idle.len() + 16) {
             inner.idle.shrink_to_fit();
         }
         inner.fewest = inner.idle.len();
@@ -92,6 +125,30 @@ impl<M: ractor::Message> Pool<M> {
         drop(inner);
         for actor in leaving {
             actor.stop(None);
+        }
+    }
+}
+
+/// Held by who sweeps.
+struct Broom<M: ractor::Message> {
+    pool: Arc<Pool<M>>,
+    done: bool,
+}
+
+impl<M: ractor::Message> Broom<M> {
+    /// Whether nobody is idle; the next one to rest then finds that nobody sweeps.
+    fn is_done(&mut self) -> bool {
+        let mut inner = self.pool.lock();
+        self.done = inner.idle.is_empty();
+        inner.swept = !self.done;
+        self.done
+    }
+}
+
+impl<M: ractor::Message> Drop for Broom<M> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.pool.lock().swept = false;
         }
     }
 }

@@ -184,8 +184,6 @@ impl Tree {
     }
 
     fn sweep(&self, myself: &ActorRef<RootMsg>) {
-        self.core.idle_attempts.sweep();
-        self.core.idle_waiters.sweep();
         let Ok(now) = self.core.now() else { return };
         let myself = myself.clone();
         self.core.engine_turn(

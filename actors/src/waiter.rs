@@ -21,6 +21,7 @@ pub(crate) struct Waiter;
 
 pub(crate) struct Watch {
     core: Arc<Core>,
+    tree: u64,
     /// Absent while it rests.
     task: Option<TaskId>,
     parked: BTreeMap<u64, (Until, oneshot::Sender<Change>)>,
@@ -38,7 +39,8 @@ impl Actor for Waiter {
         _myself: ActorRef<WaiterMsg>,
         core: Arc<Core>,
     ) -> Result<Watch, ActorProcessingErr> {
-        Ok(Watch { core, task: None, parked: BTreeMap::new(), newest: 0 })
+        let tree = core.idle_waiters.tree();
+        Ok(Watch { core, tree, task: None, parked: BTreeMap::new(), newest: 0 })
     }
 
     async fn handle(
@@ -126,6 +128,6 @@ impl Watch {
 
     fn rest(&mut self, myself: ActorRef<WaiterMsg>) {
         self.task = None;
-        self.core.idle_waiters.keep(myself);
+        self.core.idle_waiters.keep(myself, self.tree);
     }
 }

@@ -62,7 +62,7 @@ impl Links {
             }
             None => {
                 let root = core.root()?.get_cell();
-                let actor = core.idle_waiters.take(&root).or_else(|| {
+                let actor = core.idle_waiters.take().or_else(|| {
                     ActorRuntime::spawn_linked_instant(None, Waiter, core.clone(), root)
                         .ok()
                         .inspect(|_| core.count_actor())
@@ -235,7 +235,7 @@ fn start_attempt(
     let Some(root) = core.root() else { return Caller::Told };
     let root = root.get_cell();
     let run = Box::new(Run::new(core.clone(), attempt, launch, timeout, verdict));
-    let actor = core.idle_attempts.take(&root).or_else(|| {
+    let actor = core.idle_attempts.take().or_else(|| {
         ActorRuntime::spawn_linked_instant(None, Attempt, core.clone(), root)
             .ok()
             .inspect(|_| core.count_actor())
