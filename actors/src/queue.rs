@@ -50,6 +50,8 @@ pub(crate) struct TurnQueue {
 
 struct Inner {
     turns: VecDeque<Queued>,
+    /// Turns that the state actor has taken and will not run in its present batch.
+    held: usize,
     /// Places that turns hold, or that are kept free for callers.
     taken: usize,
     /// Callers that wait for a place, in their order.
@@ -67,7 +69,7 @@ impl Inner {
     /// The wake-up that is due, if turns wait and nobody sent one. The caller sends it when it
     /// has let go of the queue, with [`TurnQueue::wake`].
     fn due(&mut self) -> Option<(Wake, u64)> {
-        if self.draining || self.turns.is_empty() {
+        if self.draining || self.turns.len() + self.held == 0 {
             return None;
         }
         let port = self.port.clone()?;
@@ -104,6 +106,7 @@ impl TurnQueue {
     pub(crate) fn new(places: usize) -> Self {
         let inner = Inner {
             turns: VecDeque::new(),
+            held: 0,
             taken: 0,
             waiting: VecDeque::new(),
             port: None,
@@ -196,25 +199,28 @@ impl TurnQueue {
     }
 
     /// Puts turns that had been deferred or taken in front of all others, in their order.
-    pub(crate) fn push_front(&self, turns: impl DoubleEndedIterator<Item = Arc<dyn Turn>>) {
+    pub(crate) fn push_front(&self, turns: impl DoubleEndedIterator<Item = Queued>) {
         let mut inner = self.lock();
-        for turn in turns.rev() {
-            inner.turns.push_front(Queued { turn, holds_place: false });
+        for queued in turns.rev() {
+            inner.turns.push_front(queued);
         }
         let due = inner.due();
         drop(inner);
         self.wake(due, false);
     }
 
-    /// Moves the first turns, at most `limit`, to the end of `batch`, and frees their places.
-    pub(crate) fn take(&self, limit: usize, batch: &mut VecDeque<Arc<dyn Turn>>, core: &Arc<Core>) {
+    /// Exchanges `held` for all turns that wait, if it is empty, and frees the places of the
+    /// first `limit` turns in it, which are to run now.
+    pub(crate) fn take(&self, limit: usize, held: &mut VecDeque<Queued>, core: &Arc<Core>) {
         let mut inner = self.lock();
-        let count = inner.turns.len().min(limit);
+        if held.is_empty() {
+            std::mem::swap(&mut inner.turns, held);
+        }
         let mut freed = 0;
-        batch.extend(inner.turns.drain(..count).map(|queued| {
-            freed += usize::from(queued.holds_place);
-            queued.turn
-        }));
+        for queued in held.iter_mut().take(limit) {
+            freed += usize::from(std::mem::take(&mut queued.holds_place));
+        }
+        inner.held = held.len().saturating_sub(limit);
         let granted = inner.free(freed, self.places);
         drop(inner);
         grant(granted, core);
@@ -240,6 +246,7 @@ impl TurnQueue {
         if inner.incarnation == incarnation {
             inner.port = None;
             inner.draining = false;
+            inner.held = 0;
         }
     }
 
@@ -250,10 +257,11 @@ impl TurnQueue {
         inner.draining = false;
     }
 
-    /// A batch is done: wakes the actor again if turns wait.
-    pub(crate) fn batch_done(&self) {
+    /// A batch is done: wakes the actor again if turns wait, or if it holds some.
+    pub(crate) fn batch_done(&self, held: usize) {
         let mut inner = self.lock();
         inner.draining = false;
+        inner.held = held;
         let due = inner.due();
         drop(inner);
         self.wake(due, true);
@@ -273,13 +281,14 @@ impl TurnQueue {
     }
 
     /// Takes all turns that wait, for failing them.
-    pub(crate) fn take_all(&self, core: &Arc<Core>) -> VecDeque<Arc<dyn Turn>> {
+    pub(crate) fn take_all(&self, core: &Arc<Core>) -> VecDeque<Queued> {
         let mut turns = VecDeque::new();
         self.take(usize::MAX, &mut turns, core);
         turns
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lock().turns.len()
+        let inner = self.lock();
+        inner.turns.len() + inner.held
     }
 }

@@ -16,6 +16,7 @@ use crate::errors::EngineError;
 use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, Until, WaiterMsg};
 use crate::model::ids::TaskId;
 use crate::outgoing::Outgoing;
+use crate::queue::Queued;
 use crate::state::EngineState;
 use crate::state::effect::Effect;
 use crate::system::{Core, Links, TreeGuard};
@@ -36,8 +37,8 @@ pub(crate) struct Arguments {
 pub(crate) struct Incarnation {
     number: u64,
     core: Arc<Core>,
-    /// Turns that were taken from the queue and did not run yet.
-    taken: VecDeque<Arc<dyn Turn>>,
+    /// Turns that were taken from the queue and did not run yet, in their order.
+    held: VecDeque<Queued>,
     /// Turns that ran and wait for their release. Only a panic of our own code leaves some here.
     batch: Vec<Arc<dyn Turn>>,
     effects: Vec<Effect>,
@@ -60,7 +61,7 @@ impl Actor for StateActor {
         Ok(Incarnation {
             number,
             core,
-            taken: VecDeque::new(),
+            held: VecDeque::new(),
             batch: Vec::new(),
             effects: Vec::new(),
             out: Vec::new(),
@@ -94,16 +95,18 @@ impl Incarnation {
     /// Runs a batch of turns, settles it, releases its callers, and asks to be woken for the rest.
     fn drain(&mut self) {
         let core = self.core.clone();
-        core.queue.take(BATCH_TURNS, &mut self.taken, &core);
+        core.queue.take(BATCH_TURNS, &mut self.held, &core);
         {
             let mut state = core.lock_state();
             let mut links = core.lock_links();
             let start = Instant::now();
             let mut before = start;
             let mut turns = 0;
-            while let Some(turn) = self.taken.pop_front() {
+            while turns < BATCH_TURNS
+                && let Some(queued) = self.held.pop_front()
+            {
                 turns += 1;
-                self.run(&mut state, &mut links, turn);
+                self.run(&mut state, &mut links, queued.turn);
                 let now = Instant::now();
                 self.guard_hold(now.saturating_duration_since(before));
                 before = now;
@@ -111,8 +114,7 @@ impl Incarnation {
                     break;
                 }
             }
-            core.count_turns(turns);
-            self.put_back();
+            core.count_turns(turns as u64);
             self.settle(&state, &mut links);
             std::mem::swap(&mut self.out, &mut links.out);
         }
@@ -122,13 +124,13 @@ impl Incarnation {
         for turn in self.batch.drain(..) {
             turn.release();
         }
-        core.queue.batch_done();
+        core.queue.batch_done(self.held.len());
     }
 
     /// Gives what was taken and did not run back to the queue.
     fn put_back(&mut self) {
-        if !self.taken.is_empty() {
-            self.core.queue.push_front(self.taken.drain(..));
+        if !self.held.is_empty() {
+            self.core.queue.push_front(self.held.drain(..));
         }
     }
 
@@ -192,12 +194,19 @@ impl Incarnation {
                     }
                 }
                 Effect::Dispatching(true) => {
-                    self.core.queue.push_front(links.line.drain(..).map(|(_, turn)| turn));
+                    self.core.queue.push_front(self.held.drain(..));
+                    let line = links.line.drain(..);
+                    self.core.queue.push_front(line.map(|(_, turn)| without_place(turn)));
                 }
                 Effect::Dispatching(false) => {}
             }
         }
     }
+}
+
+/// A turn that had to wait gave its place back when it was taken.
+fn without_place(turn: Arc<dyn Turn>) -> Queued {
+    Queued { turn, holds_place: false }
 }
 
 /// Tells a task's waiter of a change, and lets a deferred dispatch of a settled task go on.
@@ -211,7 +220,7 @@ fn tell_waiter(core: &Arc<Core>, links: &mut Links, state: &EngineState, task: T
         let (gone, stay): (VecDeque<_>, VecDeque<_>) =
             links.line.drain(..).partition(|(waits, _)| *waits == task);
         links.line = stay;
-        core.queue.push_front(gone.into_iter().map(|(_, turn)| turn));
+        core.queue.push_front(gone.into_iter().map(|(_, turn)| without_place(turn)));
     }
     let Some(waiter) = links.waiters.get(&task).map(|link| link.actor.clone()) else { return };
     let change = change_of(state, task);

@@ -171,8 +171,8 @@ impl Core {
 
     /// Fails every turn that waits.
     fn fail_waiting(self: &Arc<Self>, error: &EngineError) {
-        for turn in self.queue.take_all(self) {
-            turn.fail(error.clone());
+        for queued in self.queue.take_all(self) {
+            queued.turn.fail(error.clone());
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use constant_time_eq::{constant_time_eq, constant_time_eq_64};
+use constant_time_eq::constant_time_eq_64;
 use zeroize::Zeroizing;
 
 use crate::model::token::{CapToken, Signed, encode};
@@ -32,13 +32,12 @@ impl SeenTokens {
         Self { places: (0..PLACES).map(|_| Mutex::new(None)).collect() }
     }
 
-    /// What the signer found for these bytes. Takes the same time for every wrong tag.
-    pub(super) fn recall(&self, token: &CapToken, input: &[u8]) -> Option<Signed> {
+    /// What the signer found for exactly this token. Takes the same time for every wrong tag.
+    pub(super) fn recall(&self, token: &CapToken) -> Option<Signed> {
         let tag: &[u8; 64] = token.sig_hex.as_bytes().try_into().ok()?;
         let place = self.place(token)?.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = place.as_ref()?;
-        let same = constant_time_eq(&seen.fields, encode::fields(input))
-            & constant_time_eq_64(&seen.tag, tag);
+        let same = encode::are_fields_of(&seen.fields, token) & constant_time_eq_64(&seen.tag, tag);
         same.then_some(seen.signed)
     }
 
