@@ -4,15 +4,17 @@
 //! revocation and uses are looked at elsewhere, at every call. A bounded number of places; a
 //! token that falls on a taken one takes it over.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use constant_time_eq::constant_time_eq_64;
 use zeroize::Zeroizing;
 
 use crate::model::token::{CapToken, Signed, encode};
 
-/// Places for tokens, a power of two. A taken one holds about 400 bytes.
-const PLACES: usize = 4096;
+/// Places for tokens, in rows that are laid out when the first token falls on them. A taken
+/// place holds about 400 bytes.
+const ROWS: usize = 64;
+const ROW: usize = 256;
 
 struct Seen {
     /// The encoded fields: equal bytes are equal tokens.
@@ -24,12 +26,14 @@ struct Seen {
 /// The memory of one signer. The ring's lock orders it against the retirement of a key: who
 /// remembers holds it for reading, who forgets for writing.
 pub(super) struct SeenTokens {
-    places: Box<[Mutex<Option<Box<Seen>>>]>,
+    rows: Box<[OnceLock<Box<[Place]>>]>,
 }
+
+type Place = Mutex<Option<Box<Seen>>>;
 
 impl SeenTokens {
     pub(super) fn new() -> Self {
-        Self { places: (0..PLACES).map(|_| Mutex::new(None)).collect() }
+        Self { rows: (0..ROWS).map(|_| OnceLock::new()).collect() }
     }
 
     /// What the signer found for exactly this token. Takes the same time for every wrong tag.
@@ -52,17 +56,18 @@ impl SeenTokens {
 
     /// Forgets everything. The caller holds the ring for writing.
     pub(super) fn forget(&self) {
-        for place in &self.places {
+        for place in self.rows.iter().filter_map(OnceLock::get).flatten() {
             *place.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 
     /// The place of a token, by the first digits of its nonce.
-    fn place(&self, token: &CapToken) -> Option<&Mutex<Option<Box<Seen>>>> {
+    fn place(&self, token: &CapToken) -> Option<&Place> {
         let digits = token.nonce.as_bytes().first_chunk::<8>()?;
         let value = |digit: u8| usize::from(digit & 15) + usize::from(digit >> 6) * 9;
         let at = digits.iter().fold(0, |at: usize, digit| at.wrapping_mul(16) ^ value(*digit));
-        self.places.get(at % PLACES)
+        let row = self.rows.get(at / ROW % ROWS)?;
+        row.get_or_init(|| (0..ROW).map(|_| Mutex::new(None)).collect()).get(at % ROW)
     }
 }
 
