@@ -1,5 +1,7 @@
-//! What the benches share: closed loops of callers, percentiles, and a table with ratios.
-#![expect(clippy::print_stdout, reason = "a bench prints its table")]
+//! What the benches share: how large a run is, closed loops of callers, and what rounds sum up to.
+//!
+//! It measures and knows no engine. `report.rs` prints and writes what was measured, `chart.rs`
+//! draws it.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::future::Future;
@@ -7,13 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
 use tokio::time::Instant;
+
+#[path = "harness/chart.rs"]
+pub(crate) mod chart;
+#[path = "harness/report.rs"]
+pub(crate) mod report;
 
 /// How large a bench is: `ADJUTANT_BENCH_QUICK=1` makes it a matter of seconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
-    /// Rounds of each row; the median is printed.
+    /// Whether this is a quick run, whose figures prove nothing.
+    pub(crate) quick: bool,
+    /// Rounds of each row; medians are printed.
     pub(crate) rounds: usize,
     /// Time that one round of one row takes.
     pub(crate) window: Duration,
@@ -22,12 +30,17 @@ pub(crate) struct Scale {
 impl Scale {
     /// The scale that the environment asks for.
     pub(crate) fn from_env() -> Self {
-        let quick = std::env::var_os("ADJUTANT_BENCH_QUICK").is_some();
+        let quick = std::env::var_os("ADJUTANT_BENCH_QUICK").is_some_and(|value| value != "0");
         if quick {
-            Self { rounds: 3, window: Duration::from_millis(60) }
+            Self { quick, rounds: 3, window: Duration::from_millis(40) }
         } else {
-            Self { rounds: 5, window: Duration::from_millis(500) }
+            Self { quick, rounds: 5, window: Duration::from_millis(300) }
         }
+    }
+
+    /// A number of things: the first one in a full run, the second one in a quick run.
+    pub(crate) fn pick<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
     }
 }
 
@@ -40,51 +53,78 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime can be built")
 }
 
+/// What callers do again and again. Each caller has a clone of its own, so that what it holds is
+/// not cloned for each call.
+pub(crate) trait Operation: Clone + Send + Sync + 'static {
+    /// Does it once and says whether it was served; `false` counts as a refusal.
+    fn run(&self) -> impl Future<Output = bool> + Send;
+}
+
+/// An operation that a closure makes, for where a clone for each call does not matter.
+#[derive(Clone)]
+pub(crate) struct Each<F>(pub(crate) F);
+
+impl<F, Fut> Operation for Each<F>
+where
+    F: Fn() -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = bool> + Send,
+{
+    fn run(&self) -> impl Future<Output = bool> + Send {
+        (self.0)()
+    }
+}
+
 /// What one round measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Round {
     /// Operations a second.
     pub(crate) rate: f64,
-    /// Latencies in nanoseconds.
+    /// Latencies of the served operations in nanoseconds.
     pub(crate) latency: Histogram<u64>,
     /// Operations that were refused.
     pub(crate) refused: u64,
 }
 
-/// Runs `operation` in a closed loop of `callers` for a window. `operation` says whether it was
-/// served; `false` counts as a refusal.
-pub(crate) async fn closed_loop<F, Fut>(callers: usize, window: Duration, operation: F) -> Round
-where
-    F: Fn() -> Fut + Clone + Send + 'static,
-    Fut: Future<Output = bool> + Send,
-{
+impl Round {
+    fn microseconds(&self, quantile: f64) -> f64 {
+        micros(self.latency.value_at_quantile(quantile))
+    }
+}
+
+/// Runs an operation in a closed loop of `callers` for a window.
+pub(crate) async fn closed_loop(
+    callers: usize,
+    window: Duration,
+    operation: impl Operation,
+) -> Round {
     let gate = Arc::new(tokio::sync::Barrier::new(callers + 1));
     let tasks: Vec<_> = (0..callers)
         .map(|_| {
             let (operation, gate) = (operation.clone(), gate.clone());
             tokio::spawn(async move {
-                let mut latency = Histogram::<u64>::new(3).expect("3 digits are allowed");
-                let mut refused = 0;
+                let (mut latency, mut refused) = (histogram(), 0);
                 gate.wait().await;
-                let end = Instant::now() + window;
+                let mut start = Instant::now();
+                let end = start + window;
                 loop {
-                    let start = Instant::now();
-                    if start >= end {
-                        return (latency, refused);
-                    }
-                    if operation().await {
-                        latency.saturating_record(nanos(start.elapsed()));
+                    let served = operation.run().await;
+                    let done = Instant::now();
+                    if served {
+                        latency.record(nanos(done - start)).expect("it grows as it must");
                     } else {
                         refused += 1;
                     }
+                    if done >= end {
+                        return (latency, refused);
+                    }
+                    start = done;
                 }
             })
         })
         .collect();
     gate.wait().await;
     let start = Instant::now();
-    let mut latency = Histogram::<u64>::new(3).expect("3 digits are allowed");
-    let mut refused = 0;
+    let (mut latency, mut refused) = (histogram(), 0);
     for task in tasks {
         let (own, own_refused) = task.await.expect("a caller does not panic");
         latency.add(own).expect("the histograms are alike");
@@ -94,85 +134,87 @@ where
     Round { rate, latency, refused }
 }
 
+/// Small enough for thousands of callers; two digits are more than the machine's noise leaves.
+fn histogram() -> Histogram<u64> {
+    Histogram::new(2).expect("2 digits are allowed")
+}
+
+/// What the interleaved rounds of one row sum up to: the median of each figure on its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Summary {
+    /// Served operations a second.
+    pub(crate) rate: f64,
+    /// Median of the ratios to the baseline's rate in the same round.
+    pub(crate) ratio: f64,
+    /// Microseconds.
+    pub(crate) p50: f64,
+    /// Microseconds.
+    pub(crate) p99: f64,
+    /// Microseconds.
+    pub(crate) p999: f64,
+    /// Microseconds; the largest of all rounds.
+    pub(crate) max: f64,
+    /// Part of all operations that was refused.
+    pub(crate) refused: f64,
+}
+
+impl Summary {
+    /// Sums up the rounds of a row, beside those of its baseline.
+    pub(crate) fn of(rounds: &[Round], baseline: &[Round]) -> Self {
+        let figure = |of: &dyn Fn(&Round) -> f64| middle(rounds.iter().map(of).collect());
+        let ratios = rounds.iter().zip(baseline).map(|(own, base)| own.rate / base.rate);
+        let served: u64 = rounds.iter().map(|round| round.latency.len()).sum();
+        let refused: u64 = rounds.iter().map(|round| round.refused).sum();
+        Self {
+            rate: figure(&|round| round.rate),
+            ratio: middle(ratios.collect()),
+            p50: figure(&|round| round.microseconds(0.5)),
+            p99: figure(&|round| round.microseconds(0.99)),
+            p999: figure(&|round| round.microseconds(0.999)),
+            max: rounds.iter().map(|round| micros(round.latency.max())).fold(0.0, f64::max),
+            refused: float(refused) / float((served + refused).max(1)),
+        }
+    }
+}
+
 /// Whole nanoseconds.
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Events a second.
-#[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
 pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64()
+    float(count) / time.as_secs_f64()
 }
 
-/// The round in the middle, by rate.
-pub(crate) fn median(mut rounds: Vec<Round>) -> Round {
-    rounds.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-    let middle = rounds.len() / 2;
-    rounds.swap_remove(middle)
-}
-
-/// The middle of some numbers.
-pub(crate) fn middle(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
-}
-
-/// A table that is printed, and written as JSON below `target/bench/`.
-pub(crate) struct Report {
-    name: &'static str,
-    rows: Vec<Value>,
-}
-
-impl Report {
-    /// An empty report with its heading printed.
-    pub(crate) fn new(name: &'static str, what: &str) -> Self {
-        println!("\n# {name}: {what}");
-        Self { name, rows: Vec::new() }
-    }
-
-    /// Prints a heading within the table.
-    pub(crate) fn heading(&self, text: &str) {
-        println!("\n## {text}");
-    }
-
-    /// Adds a row of a closed loop beside its baseline's rate.
-    pub(crate) fn row(&mut self, group: &str, name: &str, round: &Round, baseline: f64) {
-        let at = |quantile| micros(round.latency.value_at_quantile(quantile));
-        let (p50, p99, p999) = (at(0.5), at(0.99), at(0.999));
-        let (max, refused) = (micros(round.latency.max()), round.refused);
-        let ratio = round.rate / baseline;
-        println!(
-            "{name:<34} {:>12.0}/s  {ratio:>6.2}x  p50 {p50:>9.1} us  p99 {p99:>10.1} us  \
-             p999 {p999:>10.1} us  max {max:>10.1} us  refused {refused}",
-            round.rate
-        );
-        self.rows.push(json!({
-            "group": group, "row": name, "per_second": round.rate, "ratio": ratio,
-            "p50_us": p50, "p99_us": p99, "p999_us": p999, "max_us": max, "refused": refused
-        }));
-    }
-
-    /// Adds a single figure.
-    pub(crate) fn figure(&mut self, group: &str, name: &str, value: f64, unit: &str) {
-        println!("{name:<60} {value:>14.2} {unit}");
-        self.rows.push(json!({ "group": group, "row": name, "value": value, "unit": unit }));
-    }
-
-    /// Writes the rows as JSON.
-    pub(crate) fn write(&self) {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-        let path = folder.join(format!("{}.json", self.name));
-        let written = std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(&path, format!("{:#}\n", json!(self.rows))));
-        match written {
-            Ok(()) => println!("\nwritten to target/bench/{}.json", self.name),
-            Err(error) => println!("\nnot written to {}: {error}", path.display()),
-        }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a latency needs no 53 bits")]
 fn micros(nanos: u64) -> f64 {
-    nanos as f64 / 1000.0
+    float(nanos) / 1000.0
+}
+
+/// A count as a figure.
+#[expect(clippy::cast_precision_loss, reason = "a figure needs no 53 bits")]
+pub(crate) fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// A count of things in memory as a figure.
+pub(crate) fn many(count: usize) -> f64 {
+    float(count as u64)
+}
+
+/// The middle of some figures.
+pub(crate) fn middle(figures: Vec<f64>) -> f64 {
+    quantile(figures, 0.5)
+}
+
+/// The figure below which this part of the figures lies.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an index into a short list"
+)]
+pub(crate) fn quantile(mut figures: Vec<f64>, part: f64) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let place = (many(figures.len().saturating_sub(1)) * part).round() as usize;
+    figures.get(place).copied().unwrap_or(f64::NAN)
 }

@@ -1,39 +1,48 @@
 //! Waiters: parked polls woken, beside oneshots; and a poll that has nothing to wait for.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use adjutant::{CapToken, Engine, EngineCfg, HoldPolicy, Role, TaskId, TaskSpec};
+use adjutant::{Access, CapToken, Engine, EngineState, Role, TaskId};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+#[path = "calm.rs"]
+mod calm;
+#[path = "fill.rs"]
+mod fill;
 #[path = "harness.rs"]
 mod harness;
 
-use harness::{Report, Scale, closed_loop, median, middle, runtime};
+use calm::calm;
+use fill::Kind;
+use harness::chart::{Panel, lines};
+use harness::report::{Bound, Report};
+use harness::{Each, Scale, closed_loop, many, middle, runtime};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Polls that are on their way at once; fewer than turns may wait in the queue.
+const AT_ONCE: usize = 10_000;
+const ROWS: [&str; 4] = [
+    "polls on as many tasks, one turn cancels all",
+    "polls on one task",
+    "polls on as many tasks, a call cancels each",
+    "bare oneshots",
+];
 
 struct World {
     engine: Engine,
-    token: CapToken,
+    token: Arc<CapToken>,
 }
 
 impl World {
     async fn new() -> Self {
-        let cfg = EngineCfg { hold_policy: HoldPolicy::Warn, ..EngineCfg::default() };
-        let engine = Engine::new(cfg);
+        let engine = Engine::new(calm());
         let token = engine.attach("bench", Role::Operator, DAY).await.expect("a session");
-        Self { engine, token }
-    }
-
-    async fn tasks(&self, count: usize) -> Vec<TaskId> {
-        let mut tasks = Vec::with_capacity(count);
-        for _ in 0..count {
-            let spec = TaskSpec::new("any", "wait");
-            tasks.push(self.engine.start_task(&self.token, spec).await.expect("a task"));
-        }
-        tasks
+        Self { engine, token: Arc::new(token) }
     }
 
     fn poll(&self, task: TaskId) -> JoinHandle<bool> {
@@ -41,88 +50,178 @@ impl World {
         tokio::spawn(async move { engine.poll_task(&token, &task, DAY).await.is_ok() })
     }
 
-    /// Waits until every queued turn, and so every park, is served.
-    async fn settle(&self) {
-        for _ in 0..3 {
-            let _ = self.engine.with_state("settle", |_| ()).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    /// Parks a poll on each of these, and returns when the turn of each one has run. A change
+    /// that is made from then on is told behind the parking, so no sleep is needed.
+    async fn park(&self, tasks: &[TaskId]) -> Vec<JoinHandle<bool>> {
+        let mut polls = Vec::with_capacity(tasks.len());
+        for some in tasks.chunks(AT_ONCE) {
+            let parked = self.engine.counts().turns + some.len() as u64;
+            polls.extend(some.iter().map(|task| self.poll(*task)));
+            while self.engine.counts().turns < parked {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
+        polls
+    }
+
+    /// Seconds from the end of the one turn that cancels all until the last poll has answered.
+    async fn wake(&self, tasks: Vec<TaskId>, polls: Vec<JoinHandle<bool>>) -> f64 {
+        let begin = Instant::now();
+        let committed = Arc::new(AtomicU64::new(0));
+        let (now, at) = (fill::now(), committed.clone());
+        let cancel = move |state: &mut EngineState| {
+            for task in tasks {
+                state.cancel_task(Access::Trusted, task, now).expect("an open task is cancelled");
+            }
+            at.store(harness::nanos(begin.elapsed()), Ordering::Relaxed);
+        };
+        self.engine.with_state("cancel all", cancel).await.expect("the engine runs");
+        all_answered(polls).await;
+        let committed = Duration::from_nanos(committed.load(Ordering::Relaxed));
+        (begin.elapsed() - committed).as_secs_f64()
+    }
+
+    /// Seconds from the first of as many calls until the last poll has answered.
+    async fn wake_by_calls(&self, tasks: &[TaskId], polls: Vec<JoinHandle<bool>>) -> f64 {
+        let begin = Instant::now();
+        for task in tasks {
+            self.engine.cancel_task(&self.token, task).await.expect("an open task is cancelled");
+        }
+        all_answered(polls).await;
+        begin.elapsed().as_secs_f64()
     }
 }
 
-/// Seconds from the first change until the last poll has answered.
-async fn wake(world: &World, tasks: &[TaskId], polls: Vec<JoinHandle<bool>>) -> f64 {
-    world.settle().await;
-    let start = Instant::now();
-    for task in tasks {
-        world.engine.cancel_task(&world.token, task).await.expect("a task is cancelled");
-    }
+async fn all_answered(polls: Vec<JoinHandle<bool>>) {
     for poll in polls {
         assert!(poll.await.expect("a poll does not panic"), "a poll was not answered");
     }
-    start.elapsed().as_secs_f64()
 }
 
-/// The same with bare oneshots, one sender after the other.
+/// Seconds from the first send until the last of as many tasks has its value.
 async fn wake_oneshots(count: usize) -> f64 {
+    let parked = Arc::new(AtomicU64::new(0));
     let (senders, waits): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {
-            let (send, wait) = oneshot::channel::<u64>();
+            let ((send, wait), parked) = (oneshot::channel::<u64>(), parked.clone());
+            let wait = async move {
+                parked.fetch_add(1, Ordering::Relaxed);
+                wait.await
+            };
             (send, tokio::spawn(wait))
         })
         .unzip();
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    while parked.load(Ordering::Relaxed) < count as u64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let start = Instant::now();
     for send in senders {
         let _ = send.send(1);
     }
     for wait in waits {
-        let _ = wait.await;
+        assert!(wait.await.expect("a wait does not panic").is_ok(), "a value was not received");
     }
     start.elapsed().as_secs_f64()
 }
 
+/// One round of every row, in seconds.
+async fn round(count: usize) -> [f64; 4] {
+    let world = World::new().await;
+    let tasks = fill::tasks(&world.engine, Kind::Pending, count).await;
+    let polls = world.park(&tasks).await;
+    let together = world.wake(tasks, polls).await;
+    let one = fill::tasks(&world.engine, Kind::Pending, 1).await;
+    let polls = world.park(&one.repeat(count)).await;
+    let alone = world.wake(one, polls).await;
+    let tasks = fill::tasks(&world.engine, Kind::Pending, count).await;
+    let polls = world.park(&tasks).await;
+    let by_calls = world.wake_by_calls(&tasks, polls).await;
+    [together, alone, by_calls, wake_oneshots(count).await]
+}
+
+async fn answered(report: &mut Report, scale: Scale) {
+    let world = World::new().await;
+    let task = fill::tasks(&world.engine, Kind::Finished, 1).await[0];
+    for callers in [1, 64] {
+        let mut rows = ["with_state", "poll_task, answered at once"].map(|row| (row, Vec::new()));
+        for _ in 0..scale.rounds {
+            let engine = world.engine.clone();
+            let turn = Each(move || {
+                let engine = engine.clone();
+                async move { engine.with_state("bench", |_| ()).await.is_ok() }
+            });
+            rows[0].1.push(closed_loop(callers, scale.window, turn).await);
+            let (engine, token) = (world.engine.clone(), world.token.clone());
+            let poll = Each(move || {
+                let (engine, token) = (engine.clone(), token.clone());
+                async move { engine.poll_task(&token, &task, DAY).await.is_ok() }
+            });
+            rows[1].1.push(closed_loop(callers, scale.window, poll).await);
+        }
+        report.loops(&format!("a poll of a task that has passed, {callers} callers"), &rows);
+    }
+}
+
+fn chart(path: &Path, all: &[(usize, [f64; 4])]) -> Result<(), String> {
+    let series = |figure: &dyn Fn(&[f64; 4], usize) -> f64| {
+        (0..ROWS.len())
+            .map(|row| {
+                let points = all.iter().map(|(count, rows)| (many(*count), figure(rows, row)));
+                (ROWS[row].to_owned(), points.collect())
+            })
+            .collect()
+    };
+    let panel = |title: &str, y: &str, series| Panel {
+        title: title.to_owned(),
+        x: "parked polls".to_owned(),
+        y: y.to_owned(),
+        log: true,
+        line: None,
+        series,
+    };
+    let panels = [
+        panel("until the last answer", "ms", series(&|rows, row| rows[row] * 1e3)),
+        panel("against bare oneshots", "ratio", series(&|rows, row| rows[row] / rows[3])),
+    ];
+    lines(path, "waiters: many polls woken", &panels)
+}
+
 async fn bench() {
     let scale = Scale::from_env();
-    let mut report = Report::new("waiters", "time from the first change to the last answer");
-    for count in [1_000, 10_000] {
-        let group = format!("{count} polls");
-        report.heading(&group);
-        let (mut bare, mut many, mut one) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..scale.rounds {
-            bare.push(wake_oneshots(count).await);
-            let world = World::new().await;
-            let tasks = world.tasks(count).await;
-            let polls = tasks.iter().map(|task| world.poll(*task)).collect();
-            many.push(wake(&world, &tasks, polls).await);
-            let single = world.tasks(1).await;
-            let polls = (0..count).map(|_| world.poll(single[0])).collect();
-            one.push(wake(&world, &single, polls).await);
+    let what = "time from the change to the last answer, beside as many oneshots";
+    let mut report = Report::new("waiters", what, scale);
+    let mut all = Vec::new();
+    for count in [1_000, 10_000, 100_000] {
+        if scale.quick && count > 10_000 {
+            continue;
         }
-        let (bare, many, one) = (middle(bare), middle(many), middle(one));
-        report.figure(&group, "bare oneshots", bare * 1e3, "ms");
-        report.figure(&group, "polls on as many tasks, each cancelled", many * 1e3, "ms");
-        report.figure(&group, "the same, ratio to oneshots", many / bare, "x");
-        report.figure(&group, "polls on one task", one * 1e3, "ms");
-        report.figure(&group, "the same, ratio to oneshots", one / bare, "x");
+        let group = format!("{count} parked polls");
+        report.heading(&group);
+        let mut rounds = Vec::new();
+        for _ in 0..scale.rounds {
+            rounds.push(round(count).await);
+        }
+        let median =
+            |figure: &dyn Fn(&[f64; 4]) -> f64| middle(rounds.iter().map(figure).collect());
+        for (row, name) in ROWS.iter().enumerate() {
+            report.figure(&group, name, median(&|rows| rows[row] * 1e3), "ms");
+        }
+        for (row, name) in ROWS.iter().enumerate().take(3) {
+            let name = format!("{name}, against oneshots");
+            report.figure(&group, &name, median(&|rows| rows[row] / rows[3]), "×");
+        }
+        if count == 10_000 {
+            let measure = "10,000 parked polls woken, against 10,000 oneshots";
+            let ratio = median(&|rows| rows[0] / rows[3]);
+            report.target(measure, ratio, Bound::AtMost, 3.0, Some(2.0), "×");
+            let ratio = median(&|rows| rows[1] / rows[3]);
+            let measure = format!("{measure}, all on one task");
+            report.target(&measure, ratio, Bound::AtMost, 3.0, Some(2.0), "×");
+        }
+        all.push((count, [0, 1, 2, 3].map(|row| median(&|rows| rows[row]))));
     }
-    let world = World::new().await;
-    let task = world.tasks(1).await[0];
-    world.engine.cancel_task(&world.token, &task).await.expect("a task is cancelled");
-    let group = "a poll with nothing to wait for, 64 callers";
-    report.heading(group);
-    let mut rounds = Vec::new();
-    for _ in 0..scale.rounds {
-        let (engine, token) = (world.engine.clone(), world.token.clone());
-        let run = move || {
-            let (engine, token) = (engine.clone(), token.clone());
-            async move { engine.poll_task(&token, &task, DAY).await.is_ok() }
-        };
-        rounds.push(closed_loop(64, scale.window, run).await);
-    }
-    let round = median(rounds);
-    report.row(group, "poll_task", &round, round.rate);
-    report.write();
+    answered(&mut report, scale).await;
+    report.write(|path| chart(path, &all));
 }
 
 fn main() {

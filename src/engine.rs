@@ -262,22 +262,27 @@ impl Engine {
     }
 
     /// What needs no record: signature, wall-clock times, role × verb; in this order.
-    pub(crate) fn access(&self, token: &CapToken, verb: Verb) -> Result<Access, EngineError> {
-        let signed = self.signed(token)?;
+    /// With it comes the moment at which it was checked.
+    pub(crate) fn access(
+        &self,
+        token: &CapToken,
+        verb: Verb,
+    ) -> Result<(Access, Now), EngineError> {
+        let (signed, now) = self.signed(token)?;
         if !self.inner.gate.is_allowed(token.role, verb) {
             return Err(EngineError::RoleViolation { role: token.role, verb });
         }
-        Ok(Access::Token(signed))
+        Ok((Access::Token(signed), now))
     }
 
     /// Signature and wall-clock times.
-    pub(crate) fn signed(&self, token: &CapToken) -> Result<Signed, EngineError> {
+    pub(crate) fn signed(&self, token: &CapToken) -> Result<(Signed, Now), EngineError> {
         let signed = self.inner.signer.verify(token).ok_or(EngineError::BadSignature)?;
         let now = self.now()?;
         if token.is_expired(now.unix) || token.issued_at > now.unix + CLOCK_SKEW_SECS {
             return Err(EngineError::TokenExpired);
         }
-        Ok(signed)
+        Ok((signed, now))
     }
 
     pub(crate) fn refuse_while_draining(&self) -> Result<(), EngineError> {

@@ -1,15 +1,16 @@
 //! The attempt: runs launch and join in a child task, hears stop and time-out, reports the verdict.
 //!
-//! Spawned by the turn that begins the attempt, under the root; never restarted. Every way out
-//! goes through the turn `finish_attempt`, whose fence lets the first one decide; even when this
-//! actor is killed, the drop of its state asks for that turn. So no way leaves a task running.
+//! Spawned, or taken from the pool, by the turn that begins the attempt, under the root; never
+//! restarted. Every way out goes through the turn `finish_attempt`, whose fence lets the first one
+//! decide; even when this actor is killed, the drop of what it holds asks for that turn. So no way
+//! leaves a task running. One attempt at a time; between two it holds nothing.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use std::panic::AssertUnwindSafe;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -19,6 +20,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::launch::{Launch, WorkerError, panic_text};
 use crate::messages::AttemptMsg;
 use crate::model::ids::TaskId;
+use crate::outgoing::Outgoing;
 use crate::state::attempts::{AttemptEnd, Verdict};
 use crate::system::Core;
 
@@ -27,30 +29,53 @@ const RELAUNCH_BACKOFF: Duration = Duration::from_millis(20);
 
 pub(crate) struct Attempt;
 
-pub(crate) struct Arguments {
-    pub(crate) core: Arc<Core>,
-    pub(crate) task: TaskId,
-    pub(crate) attempt: u32,
-    pub(crate) launch: Arc<dyn Launch>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) verdict: oneshot::Sender<Verdict>,
-    pub(crate) alive: TaskTrackerToken,
-}
-
+/// An attempt in flight. Dropping it before it was decided interrupts the attempt.
 pub(crate) struct Run {
     core: Arc<Core>,
     task: TaskId,
     attempt: u32,
-    verdict: Option<oneshot::Sender<Verdict>>,
-    work: JoinHandle<()>,
-    worker: Option<CancellationToken>,
+    launch: Option<Arc<dyn Launch>>,
+    seat: Arc<Seat>,
+    work: Option<JoinHandle<()>>,
     clock: AttemptClock,
     /// The attempt is over in the state and its worker was asked to stop; this is its verdict.
     stopping: Option<Verdict>,
     grace: Option<JoinHandle<()>>,
     decided: bool,
+    /// Tells this attempt's messages from those of earlier ones of the same actor.
+    number: u64,
     /// A shutdown waits until this is dropped.
     _alive: TaskTrackerToken,
+}
+
+/// What an attempt's actor and its work share: where to send the verdict, and the worker.
+struct Seat {
+    verdict: Mutex<Option<oneshot::Sender<Verdict>>>,
+    worker: Mutex<(Option<CancellationToken>, bool)>,
+}
+
+impl Seat {
+    fn take_verdict(&self) -> Option<oneshot::Sender<Verdict>> {
+        self.verdict.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A worker runs; if the attempt is over already, it is asked to stop.
+    fn launched(&self, token: CancellationToken) {
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        if worker.1 {
+            token.cancel();
+        }
+        worker.0 = Some(token);
+    }
+
+    /// Asks the worker to stop, at once or as soon as there is one.
+    fn stop(&self) {
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        worker.1 = true;
+        if let Some(token) = &worker.0 {
+            token.cancel();
+        }
+    }
 }
 
 /// What is left of an attempt's time. Stands still while its task is suspended.
@@ -58,55 +83,40 @@ struct AttemptClock {
     left: Option<Duration>,
     since: Option<Instant>,
     timer: Option<JoinHandle<()>>,
-    number: u64,
+    setting: u64,
+}
+
+/// What the actor holds: the attempt in flight, if there is one.
+pub(crate) struct Desk {
+    core: Arc<Core>,
+    tree: u64,
+    run: Option<Box<Run>>,
+    runs: u64,
 }
 
 impl Actor for Attempt {
     type Msg = AttemptMsg;
-    type State = Run;
-    type Arguments = Arguments;
+    type State = Desk;
+    type Arguments = Arc<Core>;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<AttemptMsg>,
-        args: Arguments,
-    ) -> Result<Run, ActorProcessingErr> {
-        let Arguments { core, task, attempt, launch, timeout, verdict, alive } = args;
-        let work = tokio::spawn(work(core.clone(), task, attempt, launch, myself.clone()));
-        let mut clock = AttemptClock { left: timeout, since: None, timer: None, number: 0 };
-        clock.run(&myself);
-        Ok(Run {
-            core,
-            task,
-            attempt,
-            verdict: Some(verdict),
-            work,
-            worker: None,
-            clock,
-            stopping: None,
-            grace: None,
-            decided: false,
-            _alive: alive,
-        })
+        _myself: ActorRef<AttemptMsg>,
+        core: Arc<Core>,
+    ) -> Result<Desk, ActorProcessingErr> {
+        let tree = core.idle_attempts.tree();
+        Ok(Desk { core, tree, run: None, runs: 0 })
     }
 
     async fn handle(
         &self,
         myself: ActorRef<AttemptMsg>,
         message: AttemptMsg,
-        run: &mut Run,
+        desk: &mut Desk,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            AttemptMsg::Launched(token) => run.launched(token),
-            AttemptMsg::Ended(end) => run.ended(end, &myself),
-            AttemptMsg::Stop(verdict) => run.stop(verdict, &myself),
-            AttemptMsg::Clock(true) => run.clock.run(&myself),
-            AttemptMsg::Clock(false) => run.clock.stand(),
-            AttemptMsg::TimedOut(number) => run.timed_out(number, &myself),
-            AttemptMsg::TimeDecided(Some(verdict)) => run.stop(verdict, &myself),
-            AttemptMsg::TimeDecided(None) => {}
-            AttemptMsg::GraceOver => run.grace_over(&myself),
-            AttemptMsg::Decided => run.close(&myself),
+            AttemptMsg::Begin(run) => desk.begin(run, &myself),
+            message => desk.hear(message, &myself),
         }
         Ok(())
     }
@@ -115,178 +125,257 @@ impl Actor for Attempt {
         &self,
         _myself: ActorRef<AttemptMsg>,
         _event: SupervisionEvent,
-        _run: &mut Run,
+        _desk: &mut Desk,
     ) -> Result<(), ActorProcessingErr> {
         Ok(())
     }
 }
 
-impl AttemptClock {
-    fn run(&mut self, myself: &ActorRef<AttemptMsg>) {
-        let Some(left) = self.left else { return };
-        if self.since.is_some() {
-            return;
-        }
-        self.number += 1;
-        self.since = Some(Instant::now());
-        let (number, myself) = (self.number, myself.clone());
-        self.timer = Some(tokio::spawn(async move {
-            tokio::time::sleep(left).await;
-            let _ = myself.cast(AttemptMsg::TimedOut(number));
-        }));
+impl Desk {
+    fn begin(&mut self, mut run: Box<Run>, myself: &ActorRef<AttemptMsg>) {
+        self.runs += 1;
+        run.begin(self.runs, myself);
+        self.run = Some(run);
     }
 
-    fn stand(&mut self) {
+    /// A message about the attempt in flight; one about an earlier attempt changes nothing.
+    fn hear(&mut self, message: AttemptMsg, myself: &ActorRef<AttemptMsg>) {
+        let Some(run) = &mut self.run else { return };
+        let number = run.number;
+        let over = match message {
+            AttemptMsg::Stop(verdict) => run.stop(verdict, myself),
+            AttemptMsg::Clock(true) => run.run_clock(myself),
+            AttemptMsg::Clock(false) => run.clock.stand(),
+            AttemptMsg::TimedOut(of, setting) if of == number => run.timed_out(setting, myself),
+            AttemptMsg::TimeDecided(of, verdict) if of == number => run.stop(verdict, myself),
+            AttemptMsg::GraceOver(of) if of == number => run.grace_over(),
+            AttemptMsg::Finished(of, verdict) if of == number => run.finished(verdict),
+            _ => Over::No,
+        };
+        if matches!(over, Over::Yes) {
+            self.run = None;
+            self.core.idle_attempts.keep(myself.clone(), self.tree);
+        }
+    }
+}
+
+/// Whether an attempt is over for its actor.
+enum Over {
+    Yes,
+    No,
+}
+
+impl AttemptClock {
+    fn stand(&mut self) -> Over {
         if let Some(timer) = self.timer.take() {
             timer.abort();
         }
         if let (Some(left), Some(since)) = (self.left.as_mut(), self.since.take()) {
             *left = left.saturating_sub(since.elapsed());
         }
+        Over::No
     }
 }
 
 impl Run {
-    fn launched(&mut self, token: CancellationToken) {
-        if self.stopping.is_some() {
-            token.cancel();
+    /// An attempt that is about to begin. The receiver gets its verdict.
+    pub(crate) fn new(
+        core: Arc<Core>,
+        (task, attempt): (TaskId, u32),
+        launch: Arc<dyn Launch>,
+        timeout: Option<Duration>,
+        verdict: oneshot::Sender<Verdict>,
+    ) -> Self {
+        let alive = core.attempts.token();
+        let seat = Seat { verdict: Mutex::new(Some(verdict)), worker: Mutex::default() };
+        Self {
+            core,
+            task,
+            attempt,
+            launch: Some(launch),
+            seat: Arc::new(seat),
+            work: None,
+            clock: AttemptClock { left: timeout, since: None, timer: None, setting: 0 },
+            stopping: None,
+            grace: None,
+            decided: false,
+            number: 0,
+            _alive: alive,
         }
-        self.worker = Some(token);
     }
 
-    /// The worker ended by itself or because it was asked to.
-    fn ended(&mut self, end: AttemptEnd, myself: &ActorRef<AttemptMsg>) {
-        if self.stopping.is_some() {
-            self.close(myself);
-            return;
-        }
-        if self.decided {
-            return;
-        }
-        self.clock.stand();
-        self.decided = true;
-        let Some(reply) = self.verdict.take() else { return };
-        let (task, attempt) = (self.task, self.attempt);
-        let core = self.core.clone();
-        let myself = myself.clone();
-        let done = move |verdict: Option<Verdict>| {
-            let _ = reply.send(verdict.unwrap_or(Verdict::Cancelled));
-            let _ = myself.cast(AttemptMsg::Decided);
+    fn begin(&mut self, number: u64, myself: &ActorRef<AttemptMsg>) {
+        self.number = number;
+        let Some(launch) = self.launch.take() else { return };
+        let work = Work {
+            core: self.core.clone(),
+            task: self.task,
+            attempt: self.attempt,
+            number,
+            seat: self.seat.clone(),
+            supervisor: myself.clone(),
         };
-        core.finish_attempt(task, attempt, end, done);
+        self.work = Some(tokio::spawn(work.run(launch)));
+        self.run_clock(myself);
     }
 
-    fn timed_out(&mut self, number: u64, myself: &ActorRef<AttemptMsg>) {
-        if number != self.clock.number || self.decided || self.stopping.is_some() {
-            return;
+    fn run_clock(&mut self, myself: &ActorRef<AttemptMsg>) -> Over {
+        let Some(left) = self.clock.left else { return Over::No };
+        if self.clock.since.is_some() || self.decided {
+            return Over::No;
         }
-        let myself = myself.clone();
-        let done = move |verdict| {
-            let _ = myself.cast(AttemptMsg::TimeDecided(verdict));
+        self.clock.setting += 1;
+        self.clock.since = Some(Instant::now());
+        let (number, setting, myself) = (self.number, self.clock.setting, myself.clone());
+        self.clock.timer = Some(tokio::spawn(async move {
+            tokio::time::sleep(left).await;
+            let _ = myself.cast(AttemptMsg::TimedOut(number, setting));
+        }));
+        Over::No
+    }
+
+    fn timed_out(&mut self, setting: u64, myself: &ActorRef<AttemptMsg>) -> Over {
+        if setting != self.clock.setting || self.decided {
+            return Over::No;
+        }
+        let (number, myself) = (self.number, myself.clone());
+        let told = move |verdict, out: &mut Vec<Outgoing>| {
+            if let Some(verdict) = verdict {
+                let decided = AttemptMsg::TimeDecided(number, verdict);
+                out.push(Outgoing::ToAttempt(myself, decided));
+            }
         };
-        self.core.finish_attempt(self.task, self.attempt, AttemptEnd::TimedOut, done);
+        self.core.finish_attempt(self.task, self.attempt, AttemptEnd::TimedOut, told);
+        Over::No
     }
 
     /// The attempt is over in the state: ask the worker to stop, and stop it after the grace.
-    fn stop(&mut self, verdict: Verdict, myself: &ActorRef<AttemptMsg>) {
-        if self.stopping.is_some() || self.decided {
-            return;
+    fn stop(&mut self, verdict: Verdict, myself: &ActorRef<AttemptMsg>) -> Over {
+        if self.decided {
+            return Over::No;
         }
         self.clock.stand();
         self.decided = true;
         self.stopping = Some(verdict);
-        if let Some(worker) = &self.worker {
-            worker.cancel();
+        self.seat.stop();
+        if self.work.as_ref().is_none_or(JoinHandle::is_finished) {
+            return self.close();
         }
-        if self.work.is_finished() {
-            self.close(myself);
-            return;
-        }
-        let (grace, myself) = (self.core.cfg.cancel_grace, myself.clone());
+        let (grace, number, myself) = (self.core.cfg.cancel_grace, self.number, myself.clone());
         self.grace = Some(tokio::spawn(async move {
             tokio::time::sleep(grace).await;
-            let _ = myself.cast(AttemptMsg::GraceOver);
+            let _ = myself.cast(AttemptMsg::GraceOver(number));
         }));
+        Over::No
     }
 
-    fn grace_over(&mut self, myself: &ActorRef<AttemptMsg>) {
+    fn grace_over(&mut self) -> Over {
         let (task, attempt) = (self.task, self.attempt);
         tracing::warn!(%task, attempt, "the worker ignored its cancel token and is stopped by force");
         self.core.count_forced_stop();
-        self.close(myself);
+        self.close()
     }
 
-    /// Reports the verdict if that is still owed, and ends the actor.
-    fn close(&mut self, myself: &ActorRef<AttemptMsg>) {
-        self.work.abort();
-        if let Some(reply) = self.verdict.take() {
+    /// The worker ended, and the state was told. Where something else had ended the attempt
+    /// before, its verdict is the one that was to be reported after the worker's end.
+    fn finished(&mut self, verdict: Option<Verdict>) -> Over {
+        if self.stopping.is_none() {
+            self.stopping = verdict;
+        }
+        self.close()
+    }
+
+    /// Reports the verdict if that is still owed.
+    fn close(&mut self) -> Over {
+        self.decided = true;
+        if let Some(reply) = self.seat.take_verdict() {
             let _ = reply.send(self.stopping.take().unwrap_or(Verdict::Cancelled));
         }
-        myself.stop(None);
+        Over::Yes
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
         self.clock.stand();
-        self.work.abort();
+        if let Some(work) = self.work.take() {
+            work.abort();
+        }
         if let Some(grace) = self.grace.take() {
             grace.abort();
         }
-        if let Some(verdict) = self.stopping.take()
-            && let Some(reply) = self.verdict.take()
-        {
-            let _ = reply.send(verdict);
-        }
         if self.decided {
+            if let Some(reply) = self.seat.take_verdict() {
+                let _ = reply.send(self.stopping.take().unwrap_or(Verdict::Cancelled));
+            }
             return;
         }
         let end = AttemptEnd::Interrupted("the attempt's supervisor died".to_owned());
-        let reply = self.verdict.take();
-        self.core.finish_attempt(self.task, self.attempt, end, move |verdict| {
-            if let (Some(reply), Some(verdict)) = (reply, verdict) {
-                let _ = reply.send(verdict);
+        let seat = self.seat.clone();
+        self.core.finish_attempt(self.task, self.attempt, end, move |verdict, out| {
+            if let Some((reply, verdict)) = seat.take_verdict().zip(verdict) {
+                out.push(Outgoing::Verdict(reply, verdict));
             }
         });
     }
 }
 
-/// Launches the worker, again after a panic where that is allowed, and waits for its end.
-async fn work(
+/// The child task of one attempt.
+struct Work {
     core: Arc<Core>,
     task: TaskId,
     attempt: u32,
-    launch: Arc<dyn Launch>,
+    number: u64,
+    seat: Arc<Seat>,
     supervisor: ActorRef<AttemptMsg>,
-) {
-    let mut restarts = launch.restarts();
-    let mut backoff = RELAUNCH_BACKOFF;
-    let end = loop {
-        let panic = match AssertUnwindSafe(launch.launch()).catch_unwind().await {
-            Ok(Ok(worker)) => {
-                let _ = supervisor.cast(AttemptMsg::Launched(worker.cancel_token()));
-                match AssertUnwindSafe(worker.join()).catch_unwind().await {
-                    Ok(Ok(())) => break AttemptEnd::Done,
-                    Ok(Err(WorkerError::Cancelled)) => {
-                        break AttemptEnd::Failed("the worker was cancelled".to_owned());
-                    }
-                    Ok(Err(WorkerError::Failed(reason))) => break AttemptEnd::Failed(reason),
-                    Err(panic) => panic,
-                }
+}
+
+impl Work {
+    /// Runs the worker to its end, and asks the state to decide the attempt by it.
+    async fn run(self, launch: Arc<dyn Launch>) {
+        let end = self.end(launch).await;
+        let Self { core, task, attempt, number, seat, supervisor } = self;
+        core.finish_attempt(task, attempt, end, move |verdict, out| {
+            if let Some(verdict) = &verdict
+                && let Some(reply) = seat.take_verdict()
+            {
+                out.push(Outgoing::Verdict(reply, verdict.clone()));
             }
-            Ok(Err(reason)) => break AttemptEnd::Failed(reason),
-            Err(panic) => panic,
-        };
-        let reason = panic_text(&*panic);
-        let silent = core.is_silent(task, attempt).await;
-        if restarts == 0 || !silent {
-            break AttemptEnd::Failed(format!("the worker panicked: {reason}"));
+            out.push(Outgoing::ToAttempt(supervisor, AttemptMsg::Finished(number, verdict)));
+        });
+    }
+
+    /// Launches the worker, again after a panic where that is allowed, and waits for its end.
+    async fn end(&self, launch: Arc<dyn Launch>) -> AttemptEnd {
+        let (task, attempt) = (self.task, self.attempt);
+        let mut restarts = launch.restarts();
+        let mut backoff = RELAUNCH_BACKOFF;
+        loop {
+            let panic = match AssertUnwindSafe(launch.launch()).catch_unwind().await {
+                Ok(Ok(worker)) => {
+                    self.seat.launched(worker.cancel_token());
+                    match AssertUnwindSafe(worker.join()).catch_unwind().await {
+                        Ok(Ok(())) => return AttemptEnd::Done,
+                        Ok(Err(WorkerError::Cancelled)) => {
+                            return AttemptEnd::Failed("the worker was cancelled".to_owned());
+                        }
+                        Ok(Err(WorkerError::Failed(reason))) => return AttemptEnd::Failed(reason),
+                        Err(panic) => panic,
+                    }
+                }
+                Ok(Err(reason)) => return AttemptEnd::Failed(reason),
+                Err(panic) => panic,
+            };
+            let reason = panic_text(&*panic);
+            let silent = self.core.is_silent(task, attempt).await;
+            if restarts == 0 || !silent {
+                return AttemptEnd::Failed(format!("the worker panicked: {reason}"));
+            }
+            tracing::warn!(%task, attempt, reason, "the worker panicked and is launched again");
+            restarts -= 1;
+            self.core.count_restart();
+            tokio::time::sleep(backoff).await;
+            backoff = backoff.saturating_mul(2);
         }
-        tracing::warn!(%task, attempt, reason, "the worker panicked and is launched again");
-        restarts -= 1;
-        core.count_restart();
-        tokio::time::sleep(backoff).await;
-        backoff = backoff.saturating_mul(2);
-    };
-    let _ = supervisor.cast(AttemptMsg::Ended(end));
+    }
 }

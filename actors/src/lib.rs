@@ -23,7 +23,11 @@ pub mod system;
 pub mod table;
 
 mod attempt;
+mod outgoing;
+mod pool;
+mod queue;
 mod session_actor;
+mod shards;
 mod spawner_actor;
 mod state_actor;
 mod turn;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
+use crate::attempt::Run;
 use crate::errors::EngineError;
 use crate::launch::{Built, Factory};
+use crate::model::ids::TaskId;
 use crate::model::task::TaskState;
-use crate::state::attempts::{AttemptEnd, Verdict};
+use crate::state::attempts::Verdict;
 use crate::state::auth::Access;
 use crate::state::sessions::HeartbeatReply;
 
@@ -41,9 +42,11 @@ pub enum Until {
 /// To a waiter.
 #[derive(Debug)]
 pub enum WaiterMsg {
-    /// Park a caller.
+    /// Park a caller on a task; for a waiter that watches none, this is its task from now on.
     Park {
-        /// Names the caller to this waiter.
+        /// The task.
+        task: TaskId,
+        /// Names the caller, among all callers of the engine.
         ticket: u64,
         /// What it waits for.
         until: Until,
@@ -54,27 +57,28 @@ pub enum WaiterMsg {
     Left(u64),
     /// The task changed.
     Changed(Change),
+    /// The task changed and ends every wait: answer all, and watch it no longer.
+    Ended(Change),
+    /// Nobody is parked and nobody will be sent: watch the task no longer.
+    Rest,
 }
 
-/// To an attempt.
-#[derive(Debug)]
-pub enum AttemptMsg {
-    /// The worker runs; this is how it is asked to stop.
-    Launched(CancellationToken),
-    /// The worker ended.
-    Ended(AttemptEnd),
+/// To the actor of an attempt. Numbers name the attempt among those that the actor has had.
+pub(crate) enum AttemptMsg {
+    /// Begin this attempt.
+    Begin(Box<Run>),
     /// The attempt is over in the state; stop the worker and report this verdict.
     Stop(Verdict),
     /// Let the attempt's clock run, or stand still.
     Clock(bool),
-    /// The attempt's time is over, by the clock that was set with this number.
-    TimedOut(u64),
-    /// The time-out was decided, or was not one.
-    TimeDecided(Option<Verdict>),
+    /// The attempt's time is over, by this setting of its clock.
+    TimedOut(u64, u64),
+    /// The time-out was the attempt's end.
+    TimeDecided(u64, Verdict),
     /// The grace period is over.
-    GraceOver,
-    /// The state decided the attempt; nothing is left to do.
-    Decided,
+    GraceOver(u64),
+    /// The worker ended and the state was told; the verdict where that decided the attempt.
+    Finished(u64, Option<Verdict>),
 }
 
 /// To a session.

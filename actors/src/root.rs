@@ -84,6 +84,7 @@ impl Actor for Root {
         args: Arguments,
     ) -> Result<Tree, ActorProcessingErr> {
         let Arguments { core, guard } = args;
+        core.count_actor();
         let state_actor = start_state_actor(&core, &guard, &myself).await?;
         let sweep = core.cfg.retention.sweep_interval;
         myself.send_interval(sweep.max(Duration::from_millis(10)), || RootMsg::Sweep);
@@ -138,6 +139,7 @@ async fn start_state_actor(
 ) -> Result<ActorRef<StateMsg>, ActorProcessingErr> {
     let args = state_actor::Arguments { core: core.clone(), guard: guard.clone() };
     let (actor, _) = Actor::spawn_linked(None, StateActor, args, root.get_cell()).await?;
+    core.count_actor();
     Ok(actor)
 }
 
@@ -173,6 +175,7 @@ impl Tree {
         let args = supervised.args.clone();
         match Actor::spawn_linked(None, Spawner, args, myself.get_cell()).await {
             Ok((actor, _)) => {
+                self.core.count_actor();
                 supervised.seat.set(Some(actor.clone()));
                 self.spawners.insert(actor.get_id(), supervised);
             }
@@ -187,7 +190,7 @@ impl Tree {
             "sweep",
             move |state| state.sweep(now, SWEEP_BUDGET),
             move |_links, more| {
-                if *more {
+                if more {
                     let _ = myself.cast(RootMsg::Sweep);
                 }
             },

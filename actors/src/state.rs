@@ -106,7 +106,7 @@ pub struct EngineState {
     pub(crate) idle_sessions: Index<(u64, SessionId)>,
     pub(crate) counters: Counters,
     counters_before: Counters,
-    tail: VecDeque<EventRecord>,
+    tail: VecDeque<Arc<EventRecord>>,
     outbox: Vec<Effect>,
 }
 
@@ -195,7 +195,7 @@ impl EngineState {
     pub fn record(&mut self, now: Now, event: Event) {
         self.counters.last_seq += 1;
         let record = EventRecord { seq: self.counters.last_seq, at: now.unix, event };
-        self.outbox.push(Effect::Announce(record));
+        self.outbox.push(Effect::Announce(Arc::new(record)));
     }
 
     pub(crate) fn effect(&mut self, effect: Effect) {
@@ -232,7 +232,7 @@ impl EngineState {
         let first = self.tail.front().map_or(0, |record| record.seq);
         let skip =
             usize::try_from(after.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
-        self.tail.iter().skip(skip).take(limit).cloned().collect()
+        self.tail.iter().skip(skip).take(limit).map(|record| EventRecord::clone(record)).collect()
     }
 
     /// Number of the newest event that this state made; 0 before the first.

@@ -13,12 +13,14 @@ use tokio::time::Instant;
 
 use crate::config::HoldPolicy;
 use crate::errors::EngineError;
-use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, WaiterMsg};
+use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, Until, WaiterMsg};
 use crate::model::ids::TaskId;
+use crate::outgoing::Outgoing;
+use crate::queue::Queued;
 use crate::state::EngineState;
 use crate::state::effect::Effect;
 use crate::system::{Core, Links, TreeGuard};
-use crate::turn::{Queued, Ran, Turn};
+use crate::turn::{Ran, Turn};
 
 /// Turns that one message runs at most, so that stops and supervision events are served between.
 const BATCH_TURNS: usize = 64;
@@ -35,9 +37,12 @@ pub(crate) struct Arguments {
 pub(crate) struct Incarnation {
     number: u64,
     core: Arc<Core>,
+    /// Turns that were taken from the queue and did not run yet, in their order.
+    held: VecDeque<Queued>,
     /// Turns that ran and wait for their release. Only a panic of our own code leaves some here.
     batch: Vec<Arc<dyn Turn>>,
     effects: Vec<Effect>,
+    out: Vec<Outgoing>,
     _guard: Arc<TreeGuard>,
 }
 
@@ -52,8 +57,16 @@ impl Actor for StateActor {
         args: Arguments,
     ) -> Result<Incarnation, ActorProcessingErr> {
         let core = args.core;
-        let number = core.queue.open_port(Box::new(move || myself.cast(StateMsg::Drain).is_ok()));
-        Ok(Incarnation { number, core, batch: Vec::new(), effects: Vec::new(), _guard: args.guard })
+        let number = core.queue.open_port(Arc::new(move || myself.cast(StateMsg::Drain).is_ok()));
+        Ok(Incarnation {
+            number,
+            core,
+            held: VecDeque::new(),
+            batch: Vec::new(),
+            effects: Vec::new(),
+            out: Vec::new(),
+            _guard: args.guard,
+        })
     }
 
     async fn handle(
@@ -82,14 +95,18 @@ impl Incarnation {
     /// Runs a batch of turns, settles it, releases its callers, and asks to be woken for the rest.
     fn drain(&mut self) {
         let core = self.core.clone();
+        core.queue.take(BATCH_TURNS, &mut self.held, &core);
         {
             let mut state = core.lock_state();
             let mut links = core.lock_links();
             let start = Instant::now();
             let mut before = start;
-            for _ in 0..BATCH_TURNS {
-                let Some(queued) = core.queue.pop() else { break };
-                self.run(&mut state, &mut links, queued);
+            let mut turns = 0;
+            while turns < BATCH_TURNS
+                && let Some(queued) = self.held.pop_front()
+            {
+                turns += 1;
+                self.run(&mut state, &mut links, queued.turn);
                 let now = Instant::now();
                 self.guard_hold(now.saturating_duration_since(before));
                 before = now;
@@ -97,23 +114,33 @@ impl Incarnation {
                     break;
                 }
             }
+            core.count_turns(turns as u64);
             self.settle(&state, &mut links);
+            std::mem::swap(&mut self.out, &mut links.out);
+        }
+        for message in self.out.drain(..) {
+            message.send();
         }
         for turn in self.batch.drain(..) {
             turn.release();
         }
-        core.queue.batch_done();
+        core.queue.batch_done(self.held.len());
     }
 
-    fn run(&mut self, state: &mut EngineState, links: &mut Links, queued: Queued) {
-        let Queued { turn, permit } = queued;
-        if permit {
-            self.core.permits.add_permits(1);
+    /// Gives what was taken and did not run back to the queue.
+    fn put_back(&mut self) {
+        if !self.held.is_empty() {
+            self.core.queue.push_front(self.held.drain(..));
         }
+    }
+
+    fn run(&mut self, state: &mut EngineState, links: &mut Links, turn: Arc<dyn Turn>) {
         match turn.run(state) {
-            Ran::Keep => {
+            Ran::Keep { follows } => {
                 state.commit(&mut self.effects);
-                turn.follow(links, &self.core);
+                if follows {
+                    turn.follow(links, &self.core);
+                }
                 self.batch.push(turn);
             }
             Ran::Undo => {
@@ -130,7 +157,8 @@ impl Incarnation {
 
     /// Reports a turn that held the state for too long: in its caller, or in the log.
     fn guard_hold(&mut self, held: Duration) {
-        if held.as_millis() <= self.core.cfg.max_hold_ms {
+        // The common case, without a division.
+        if held < Duration::from_millis(1) || held.as_millis() <= self.core.cfg.max_hold_ms {
             return;
         }
         let Some(turn) = self.batch.last() else { return };
@@ -151,7 +179,7 @@ impl Incarnation {
         }
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Announce(record) => self.core.announce(record),
+                Effect::Announce(record) => self.core.announce(&record),
                 Effect::Changed(task) => tell_waiter(&self.core, links, state, task),
                 Effect::Stop(task, attempt, verdict) => {
                     links.tell_attempt(task, attempt, AttemptMsg::Stop(verdict));
@@ -166,14 +194,19 @@ impl Incarnation {
                     }
                 }
                 Effect::Dispatching(true) => {
+                    self.core.queue.push_front(self.held.drain(..));
                     let line = links.line.drain(..);
-                    let turns = line.map(|(_, turn)| Queued { turn, permit: false });
-                    self.core.queue.push_front(turns);
+                    self.core.queue.push_front(line.map(|(_, turn)| without_place(turn)));
                 }
                 Effect::Dispatching(false) => {}
             }
         }
     }
+}
+
+/// A turn that had to wait gave its place back when it was taken.
+fn without_place(turn: Arc<dyn Turn>) -> Queued {
+    Queued { turn, holds_place: false }
 }
 
 /// Tells a task's waiter of a change, and lets a deferred dispatch of a settled task go on.
@@ -187,10 +220,17 @@ fn tell_waiter(core: &Arc<Core>, links: &mut Links, state: &EngineState, task: T
         let (gone, stay): (VecDeque<_>, VecDeque<_>) =
             links.line.drain(..).partition(|(waits, _)| *waits == task);
         links.line = stay;
-        core.queue.push_front(gone.into_iter().map(|(_, turn)| Queued { turn, permit: false }));
+        core.queue.push_front(gone.into_iter().map(|(_, turn)| without_place(turn)));
     }
-    let Some(waiter) = links.waiters.get(&task) else { return };
-    let _ = waiter.actor.cast(WaiterMsg::Changed(change_of(state, task)));
+    let Some(waiter) = links.waiters.get(&task).map(|link| link.actor.clone()) else { return };
+    let change = change_of(state, task);
+    let message = if change.satisfies(Until::Ended) {
+        links.waiters.remove(&task);
+        WaiterMsg::Ended(change)
+    } else {
+        WaiterMsg::Changed(change)
+    };
+    links.out.push(Outgoing::ToWaiter(waiter, message));
 }
 
 /// What a waiter is told of a task.
@@ -202,6 +242,7 @@ pub(crate) fn change_of(state: &EngineState, task: TaskId) -> Change {
 impl Drop for Incarnation {
     fn drop(&mut self) {
         self.core.queue.close_port(self.number);
+        self.put_back();
         for turn in self.batch.drain(..) {
             turn.fail(EngineError::Internal("the state actor ended within its batch".to_owned()));
         }

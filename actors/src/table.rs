@@ -3,12 +3,12 @@
 //! A mutable access keeps the old value the first time a turn touches a record; `rollback` puts
 //! the old values back, `commit` forgets them. The keys that were kept are the records that the
 //! turn touched: what a journal has to write and which waiters have to be told.
-//!
-//! Keys may be chosen by callers, so the maps keep the standard library's keyed hasher.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::ops::RangeBounds;
+
+use crate::shards::ShardMap;
 
 #[derive(Debug, Clone)]
 struct Slot<V> {
@@ -19,14 +19,14 @@ struct Slot<V> {
 /// A map from key to record with the memory of one turn.
 #[derive(Debug, Clone)]
 pub struct Table<K, V> {
-    map: HashMap<K, Slot<V>>,
+    map: ShardMap<K, Slot<V>>,
     undo: Vec<(K, Option<V>)>,
     turn: u64,
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self { map: HashMap::new(), undo: Vec::new(), turn: 1 }
+        Self { map: ShardMap::default(), undo: Vec::new(), turn: 1 }
     }
 }
 
@@ -49,7 +49,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Table<K, V> {
 
     /// Whether a record stands under `key`.
     pub fn contains(&self, key: &K) -> bool {
-        self.map.contains_key(key)
+        self.map.contains(key)
     }
 
     /// How many records there are.
@@ -61,7 +61,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Table<K, V> {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.map.len() == 0
     }
 
     /// The record under `key` for change; the turn now touches it.
@@ -101,6 +101,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Table<K, V> {
     }
 
     /// Ends the turn and keeps its changes.
+    #[inline]
     pub fn commit(&mut self) {
         if !self.undo.is_empty() {
             self.undo.clear();
@@ -188,9 +189,12 @@ impl<K: Ord + Clone> Index<K> {
     }
 
     /// Ends the turn and keeps its changes.
+    #[inline]
     pub fn commit(&mut self) {
-        self.undo.clear();
-        self.undo.shrink_to(64);
+        if !self.undo.is_empty() {
+            self.undo.clear();
+            self.undo.shrink_to(64);
+        }
     }
 
     /// Ends the turn and undoes its changes.

@@ -1,12 +1,13 @@
-//! Turns: a closure over the state with the slot for its reply, and the queue they wait in.
+//! Turns: a closure over the state with the slot for its reply.
 //!
-//! The queue outlives any one incarnation of the state actor; only the root closes it. A turn
-//! whose caller has gone before it ran is dropped unrun; one that has begun always completes.
+//! A turn whose caller has gone before it ran is dropped unrun; one that has begun always
+//! completes.
 
-use std::collections::VecDeque;
+use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,9 +29,20 @@ pub(crate) enum Step<R> {
     Defer(TaskId),
 }
 
+/// Whether a caller is told that its turn is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    Told,
+    /// It will hear of what follows in another way, and needs not wake for the reply.
+    LeftAsleep,
+}
+
 /// What the state actor learns of a turn that it ran.
 pub(crate) enum Ran {
-    Keep,
+    /// Its changes are kept; `follows` says whether something follows it.
+    Keep {
+        follows: bool,
+    },
     Undo,
     Deferred(TaskId),
     /// The caller had gone; nothing ran.
@@ -53,21 +65,34 @@ pub(crate) trait Turn: Send + Sync {
     fn fail(&self, error: EngineError);
 }
 
-enum Stage<F, H, R> {
-    Queued(F, H),
-    Running,
-    Ran(std::thread::Result<R>, Option<H>),
-    Released(std::thread::Result<R>),
+/// Where a turn stands. The caller touches the slot only when it is `DONE`, or after it moved the
+/// turn from `QUEUED` to `GONE` itself; so the state actor never waits for it, nor it for a closure.
+const QUEUED: u8 = 0;
+const RUNNING: u8 = 1;
+const DONE: u8 = 2;
+const GONE: u8 = 3;
+
+enum Outcome<R> {
+    Reply(R),
+    Panicked(Box<dyn Any + Send>),
     Overheld(Duration),
     Failed(EngineError),
-    Gone,
 }
 
-/// One turn: closure, follow-up and reply in one allocation.
+struct Slot<F, H, R> {
+    run: Option<F>,
+    follow: Option<H>,
+    outcome: Option<Outcome<R>>,
+}
+
+/// One turn: closure, follow-up and reply in one allocation. The closure runs where it lies.
 pub(crate) struct TurnCell<F, H, R> {
     op: &'static str,
     hosts: bool,
-    stage: Mutex<Stage<F, H, R>>,
+    stage: AtomicU8,
+    caller_gone: AtomicBool,
+    asleep: AtomicBool,
+    slot: Mutex<Slot<F, H, R>>,
     waker: AtomicWaker,
 }
 
@@ -75,30 +100,45 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<F, H, R> TurnCell<F, H, R>
-where
-    F: FnMut(&mut EngineState) -> Step<R> + Send + 'static,
-    H: FnOnce(&mut R, &mut Links, &Arc<Core>) + Send + 'static,
-    R: Send + 'static,
-{
-    pub(crate) fn new(op: &'static str, hosts: bool, run: F, follow: H) -> Arc<Self> {
-        let stage = Mutex::new(Stage::Queued(run, follow));
-        Arc::new(Self { op, hosts, stage, waker: AtomicWaker::new() })
+impl<F, H, R> TurnCell<F, H, R> {
+    /// Without a `follow`, nothing follows the turn.
+    pub(crate) fn new(op: &'static str, hosts: bool, run: F, follow: Option<H>) -> Arc<Self> {
+        let slot = Slot { run: Some(run), follow, outcome: None };
+        Arc::new(Self {
+            op,
+            hosts,
+            stage: AtomicU8::new(QUEUED),
+            caller_gone: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            slot: Mutex::new(slot),
+            waker: AtomicWaker::new(),
+        })
     }
 
-    fn set(&self, stage: Stage<F, H, R>) {
-        *lock(&self.stage) = stage;
+    fn finish(&self, outcome: Outcome<R>) {
+        lock(&self.slot).outcome = Some(outcome);
+        self.stage.store(DONE, Ordering::Release);
+        self.waker.wake();
     }
 
-    fn take(&self) -> Stage<F, H, R> {
-        std::mem::replace(&mut *lock(&self.stage), Stage::Running)
+    /// Takes the turn back if it did not begin. Returns whether it did so.
+    fn take_back(&self) -> bool {
+        let taken =
+            self.stage.compare_exchange(QUEUED, GONE, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if taken {
+            let mut slot = lock(&self.slot);
+            let job = (slot.run.take(), slot.follow.take());
+            drop(slot);
+            drop(job);
+        }
+        taken
     }
 }
 
 impl<F, H, R> Turn for TurnCell<F, H, R>
 where
     F: FnMut(&mut EngineState) -> Step<R> + Send + 'static,
-    H: FnOnce(&mut R, &mut Links, &Arc<Core>) + Send + 'static,
+    H: FnOnce(&mut R, &mut Links, &Arc<Core>) -> Caller + Send + 'static,
     R: Send + 'static,
 {
     fn op(&self) -> &'static str {
@@ -106,49 +146,49 @@ where
     }
 
     fn run(&self, state: &mut EngineState) -> Ran {
-        let (mut run, follow) = match self.take() {
-            Stage::Queued(run, follow) => (run, follow),
-            other => {
-                self.set(other);
-                return Ran::Abandoned;
-            }
-        };
+        let begun =
+            self.stage.compare_exchange(QUEUED, RUNNING, Ordering::SeqCst, Ordering::SeqCst);
+        let mut slot = lock(&self.slot);
+        let (Ok(_), Some(run)) = (begun, slot.run.as_mut()) else { return Ran::Abandoned };
         match catch_unwind(AssertUnwindSafe(|| run(state))) {
             Ok(Step::Keep(reply)) => {
-                self.set(Stage::Ran(Ok(reply), Some(follow)));
-                Ran::Keep
+                slot.outcome = Some(Outcome::Reply(reply));
+                Ran::Keep { follows: slot.follow.is_some() }
             }
             Ok(Step::Undo(reply)) => {
-                self.set(Stage::Ran(Ok(reply), Some(follow)));
+                slot.outcome = Some(Outcome::Reply(reply));
                 Ran::Undo
             }
             Ok(Step::Defer(task)) => {
-                self.set(Stage::Queued(run, follow));
+                drop(slot);
+                self.stage.store(QUEUED, Ordering::SeqCst);
+                // A caller that left while the closure ran could not take the turn back.
+                if self.caller_gone.load(Ordering::SeqCst) && self.take_back() {
+                    return Ran::Abandoned;
+                }
                 Ran::Deferred(task)
             }
             Err(panic) => {
-                self.set(Stage::Ran(Err(panic), None));
+                slot.outcome = Some(Outcome::Panicked(panic));
                 Ran::Undo
             }
         }
     }
 
     fn follow(&self, links: &mut Links, core: &Arc<Core>) {
-        match self.take() {
-            Stage::Ran(Ok(mut reply), Some(follow)) => {
-                follow(&mut reply, links, core);
-                self.set(Stage::Ran(Ok(reply), None));
-            }
-            other => self.set(other),
+        let mut slot = lock(&self.slot);
+        let follow = slot.follow.take();
+        if let (Some(follow), Some(Outcome::Reply(reply))) = (follow, slot.outcome.as_mut()) {
+            let caller = follow(reply, links, core);
+            self.asleep.store(caller == Caller::LeftAsleep, Ordering::Relaxed);
         }
     }
 
     fn release(&self) {
-        match self.take() {
-            Stage::Ran(result, _) => self.set(Stage::Released(result)),
-            other => self.set(other),
+        self.stage.store(DONE, Ordering::Release);
+        if !self.asleep.load(Ordering::Relaxed) {
+            self.waker.wake();
         }
-        self.waker.wake();
     }
 
     fn is_hosts(&self) -> bool {
@@ -156,13 +196,11 @@ where
     }
 
     fn overheld(&self, held: Duration) {
-        self.set(Stage::Overheld(held));
-        self.waker.wake();
+        self.finish(Outcome::Overheld(held));
     }
 
     fn fail(&self, error: EngineError) {
-        self.set(Stage::Failed(error));
-        self.waker.wake();
+        self.finish(Outcome::Failed(error));
     }
 }
 
@@ -176,147 +214,25 @@ impl<F, H, R> Future for TurnReply<F, H, R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.waker.register(cx.waker());
-        let mut stage = lock(&self.0.stage);
-        match std::mem::replace(&mut *stage, Stage::Gone) {
-            Stage::Released(Ok(reply)) => Poll::Ready(Ok(reply)),
-            Stage::Released(Err(panic)) => {
-                drop(stage);
-                resume_unwind(panic)
-            }
-            Stage::Overheld(held) => {
-                drop(stage);
+        if self.0.stage.load(Ordering::Acquire) != DONE {
+            return Poll::Pending;
+        }
+        let outcome = lock(&self.0.slot).outcome.take();
+        match outcome {
+            Some(Outcome::Reply(reply)) => Poll::Ready(Ok(reply)),
+            Some(Outcome::Panicked(panic)) => resume_unwind(panic),
+            Some(Outcome::Overheld(held)) => {
                 panic!("{}: the closure held the engine's state for {held:?}", self.0.op)
             }
-            Stage::Failed(error) => Poll::Ready(Err(error)),
-            waiting => {
-                *stage = waiting;
-                Poll::Pending
-            }
+            Some(Outcome::Failed(error)) => Poll::Ready(Err(error)),
+            None => Poll::Pending,
         }
     }
 }
 
 impl<F, H, R> Drop for TurnReply<F, H, R> {
     fn drop(&mut self) {
-        let mut stage = lock(&self.0.stage);
-        if matches!(*stage, Stage::Queued(..)) {
-            let taken = std::mem::replace(&mut *stage, Stage::Gone);
-            drop(stage);
-            drop(taken);
-        }
-    }
-}
-
-/// A turn in the queue, and whether it gives a permit back when it leaves.
-pub(crate) struct Queued {
-    pub(crate) turn: Arc<dyn Turn>,
-    pub(crate) permit: bool,
-}
-
-/// The queue of turns.
-#[derive(Default)]
-pub(crate) struct TurnQueue {
-    inner: Mutex<QueueInner>,
-}
-
-#[derive(Default)]
-struct QueueInner {
-    turns: VecDeque<Queued>,
-    /// Wakes the state actor; absent while none is there.
-    port: Option<Box<dyn Fn() -> bool + Send>>,
-    /// Number of the incarnation that the port leads to.
-    incarnation: u64,
-    /// Whether a wake-up is under way that will look at the queue.
-    draining: bool,
-    closed: Option<String>,
-}
-
-impl QueueInner {
-    /// Wakes the state actor unless somebody did. Returns whether one is there.
-    fn nudge(&mut self) -> bool {
-        if self.draining || self.turns.is_empty() {
-            return self.draining || self.port.is_some();
-        }
-        self.draining = self.port.as_ref().is_some_and(|wake| wake());
-        self.draining
-    }
-}
-
-impl TurnQueue {
-    /// Adds a turn. Returns whether a state actor is there to run it.
-    pub(crate) fn push(&self, queued: Queued) -> Result<bool, (Queued, EngineError)> {
-        let mut inner = lock(&self.inner);
-        if let Some(reason) = &inner.closed {
-            let error = EngineError::Stopped(reason.clone());
-            drop(inner);
-            return Err((queued, error));
-        }
-        inner.turns.push_back(queued);
-        Ok(inner.nudge())
-    }
-
-    /// Puts turns that had been deferred in front of all others, in their order.
-    pub(crate) fn push_front(&self, turns: impl DoubleEndedIterator<Item = Queued>) {
-        let mut inner = lock(&self.inner);
-        for queued in turns.rev() {
-            inner.turns.push_front(queued);
-        }
-        inner.nudge();
-    }
-
-    pub(crate) fn pop(&self) -> Option<Queued> {
-        lock(&self.inner).turns.pop_front()
-    }
-
-    /// A state actor is there; if turns wait, it is woken. Returns the number of its incarnation.
-    pub(crate) fn open_port(&self, wake: Box<dyn Fn() -> bool + Send>) -> u64 {
-        let mut inner = lock(&self.inner);
-        inner.port = Some(wake);
-        inner.incarnation += 1;
-        inner.draining = false;
-        inner.nudge();
-        inner.incarnation
-    }
-
-    /// This incarnation of the state actor is gone; turns wait for the next one. A supervisor may
-    /// have started that before the old one's state was dropped: its port stays open then.
-    pub(crate) fn close_port(&self, incarnation: u64) {
-        let mut inner = lock(&self.inner);
-        if inner.incarnation == incarnation {
-            inner.port = None;
-            inner.draining = false;
-        }
-    }
-
-    /// No state actor is there, whichever it was.
-    pub(crate) fn close_every_port(&self) {
-        let mut inner = lock(&self.inner);
-        inner.port = None;
-        inner.draining = false;
-    }
-
-    /// A batch is done: wakes the actor again if turns wait.
-    pub(crate) fn batch_done(&self) {
-        let mut inner = lock(&self.inner);
-        inner.draining = false;
-        inner.nudge();
-    }
-
-    /// Refuses all turns from now on and takes those that wait.
-    pub(crate) fn close(&self, reason: &str) {
-        lock(&self.inner).closed.get_or_insert_with(|| reason.to_owned());
-    }
-
-    pub(crate) fn closed(&self) -> Option<String> {
-        lock(&self.inner).closed.clone()
-    }
-
-    /// Takes all turns that wait, for failing them.
-    pub(crate) fn take_all(&self) -> VecDeque<Queued> {
-        std::mem::take(&mut lock(&self.inner).turns)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        lock(&self.inner).turns.len()
+        self.0.caller_gone.store(true, Ordering::SeqCst);
+        self.0.take_back();
     }
 }

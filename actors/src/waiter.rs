@@ -1,9 +1,10 @@
 //! The waiter: parks callers on one task and answers them when the task changes as they wish.
 //!
-//! It holds no truth: everything it knows was told to it by the state actor, which casts `Park`
-//! and `Changed` in the order of the turns, so no change falls between the two. Spawned when a
-//! task is first watched, under the root; never restarted: if it dies, its callers ask once more.
-//! It retires when nobody is parked and no `Park` is on its way.
+//! It holds no truth: everything it knows was told to it by the state actor, which sends `Park`
+//! and `Changed` in the order of the turns, so no change falls between the two. Spawned, or taken
+//! from the pool, when a task is first watched, under the root; never restarted: if it dies, its
+//! callers ask once more. It comes to rest when its task has ended, or when nobody is parked and
+//! no `Park` is on its way.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,35 +14,33 @@ use tokio::sync::oneshot;
 
 use crate::messages::{Change, Until, WaiterMsg};
 use crate::model::ids::TaskId;
+use crate::outgoing::Outgoing;
 use crate::system::Core;
 
 pub(crate) struct Waiter;
 
-pub(crate) struct Arguments {
-    pub(crate) core: Arc<Core>,
-    pub(crate) task: TaskId,
-}
-
 pub(crate) struct Watch {
     core: Arc<Core>,
-    task: TaskId,
+    tree: u64,
+    /// Absent while it rests.
+    task: Option<TaskId>,
     parked: BTreeMap<u64, (Until, oneshot::Sender<Change>)>,
-    /// Ticket of the newest caller, which is also how many there were.
-    parks: u64,
+    /// Ticket of the newest caller.
+    newest: u64,
 }
 
 impl Actor for Waiter {
     type Msg = WaiterMsg;
     type State = Watch;
-    type Arguments = Arguments;
+    type Arguments = Arc<Core>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<WaiterMsg>,
-        args: Arguments,
+        core: Arc<Core>,
     ) -> Result<Watch, ActorProcessingErr> {
-        let Arguments { core, task } = args;
-        Ok(Watch { core, task, parked: BTreeMap::new(), parks: 0 })
+        let tree = core.idle_waiters.tree();
+        Ok(Watch { core, tree, task: None, parked: BTreeMap::new(), newest: 0 })
     }
 
     async fn handle(
@@ -51,14 +50,27 @@ impl Actor for Waiter {
         watch: &mut Watch,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            WaiterMsg::Park { ticket, until, reply } => watch.park(ticket, until, reply),
-            WaiterMsg::Left(ticket) => {
-                watch.parked.remove(&ticket);
+            WaiterMsg::Park { task, ticket, until, reply } => {
+                watch.task = Some(task);
+                watch.newest = ticket;
+                watch.parked.insert(ticket, (until, reply));
             }
-            WaiterMsg::Changed(change) => watch.changed(&change),
-        }
-        if watch.parked.is_empty() {
-            watch.retire(myself);
+            WaiterMsg::Left(ticket) => {
+                if watch.parked.remove(&ticket).is_some() {
+                    watch.retire_if_alone(myself);
+                }
+            }
+            WaiterMsg::Changed(change) => {
+                watch.changed(&change);
+                watch.retire_if_alone(myself);
+            }
+            WaiterMsg::Ended(change) => {
+                for (_, reply) in std::mem::take(&mut watch.parked).into_values() {
+                    let _ = reply.send(change.clone());
+                }
+                watch.rest(myself);
+            }
+            WaiterMsg::Rest => watch.rest(myself),
         }
         Ok(())
     }
@@ -84,13 +96,6 @@ impl Change {
 }
 
 impl Watch {
-    /// Parks a caller. The turn that sent it found nothing to answer, and every later change is
-    /// cast behind it, so what was told before cannot be its answer.
-    fn park(&mut self, ticket: u64, until: Until, reply: oneshot::Sender<Change>) {
-        self.parks = ticket;
-        self.parked.insert(ticket, (until, reply));
-    }
-
     fn changed(&mut self, change: &Change) {
         for (ticket, (until, reply)) in std::mem::take(&mut self.parked) {
             if change.satisfies(until) {
@@ -101,21 +106,28 @@ impl Watch {
         }
     }
 
-    /// Asks the state actor to let this waiter go, unless somebody was parked meanwhile.
-    fn retire(&self, myself: ActorRef<WaiterMsg>) {
-        let (task, parks) = (self.task, self.parks);
+    /// Where nobody is parked: asks the state actor to let this waiter go, unless it sends
+    /// somebody meanwhile.
+    fn retire_if_alone(&self, myself: ActorRef<WaiterMsg>) {
+        let Some(task) = self.task.filter(|_| self.parked.is_empty()) else { return };
+        let newest = self.newest;
         self.core.engine_turn(
             "retire_waiter",
             |_state| (),
             move |links, ()| {
                 let idle = links.waiters.get(&task).is_some_and(|link| {
-                    link.parks == parks && link.actor.get_id() == myself.get_id()
+                    link.newest == newest && link.actor.get_id() == myself.get_id()
                 });
                 if idle {
                     links.waiters.remove(&task);
-                    myself.stop(None);
+                    links.out.push(Outgoing::ToWaiter(myself, WaiterMsg::Rest));
                 }
             },
         );
+    }
+
+    fn rest(&mut self, myself: ActorRef<WaiterMsg>) {
+        self.task = None;
+        self.core.idle_waiters.keep(myself, self.tree);
     }
 }

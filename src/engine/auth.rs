@@ -34,7 +34,7 @@ impl Engine {
     /// `BadSignature`, `TokenExpired`, `RoleViolation`, `TokenNotFound`, `TokenRevoked`,
     /// `TokenUsesExhausted`; none of them spends a use.
     pub async fn verify_token(&self, token: &CapToken, verb: Verb) -> Result<(), EngineError> {
-        let (access, now) = (self.access(token, verb)?, self.now()?);
+        let (access, now) = self.access(token, verb)?;
         self.system()
             .transact("verify_token", move |state| state.verify(access, Reach::Anywhere, now))
             .await
@@ -52,7 +52,7 @@ impl Engine {
         verb: Verb,
         task_id: &TaskId,
     ) -> Result<(), EngineError> {
-        let (access, now) = (self.access(token, verb)?, self.now()?);
+        let (access, now) = self.access(token, verb)?;
         let reach = reach_of(verb, *task_id);
         self.system()
             .transact("verify_token_for_task", move |state| state.verify(access, reach, now))
@@ -64,7 +64,7 @@ impl Engine {
     /// # Errors
     /// Those of [`Self::verify_token`]; `RoleViolation` for another role than Worker.
     pub async fn task_id_from_token(&self, token: &CapToken) -> Result<TaskId, EngineError> {
-        let (signed, now) = (self.signed(token)?, self.now()?);
+        let (signed, now) = self.signed(token)?;
         if token.role != Role::Worker {
             return Err(EngineError::RoleViolation { role: token.role, verb: Verb::VerifyToken });
         }
@@ -104,7 +104,7 @@ impl Engine {
         ttl: Duration,
         max_uses: Option<u32>,
     ) -> Result<CapToken, EngineError> {
-        let (access, now) = (self.access(token, Verb::MintWorkerToken)?, self.now()?);
+        let (access, now) = self.access(token, Verb::MintWorkerToken)?;
         if max_uses == Some(0) {
             return Err(EngineError::InvalidArgument("max_uses is 0".to_owned()));
         }

@@ -11,7 +11,7 @@ use adjutant_actors::model::role::{Role, Verb};
 use adjutant_actors::model::task::DispatchOutcome;
 use adjutant_actors::model::token::{CapToken, WorkerHandle};
 use adjutant_actors::state::EngineState;
-use adjutant_actors::state::attempts::{NewAttempt, Plan, Verdict};
+use adjutant_actors::state::attempts::{Begin, NewAttempt, Plan, Verdict};
 use async_trait::async_trait;
 
 use crate::ctx::{Ctx, WORKER_HANDLE};
@@ -81,14 +81,14 @@ impl Engine {
         spawner: &Arc<dyn SpawnerAdapter>,
         options: DispatchOptions,
     ) -> Result<DispatchOutcome, EngineError> {
-        let access = self.access(token, Verb::DispatchAttempt)?;
+        let (access, now) = self.access(token, Verb::DispatchAttempt)?;
         if token.role != Role::Worker {
             self.refuse_while_draining()?;
         }
         if let Some(prompt) = &options.prompt {
             measure_text("prompt", prompt, self.cfg().limits.prompt_bytes)?;
         }
-        let (task, now) = (*task_id, self.now()?);
+        let task = *task_id;
         let timeout = options.timeout.or(self.cfg().attempt_timeout);
         let ttl = timeout.unwrap_or_default().max(self.cfg().worker_token_ttl);
         let (worker_token, record) =
@@ -100,15 +100,19 @@ impl Engine {
             handle: self.signer().handle_key(handle.expose()),
             prompt: options.prompt.map(Arc::from),
         };
-        let begin = move |state: &mut EngineState| state.begin_attempt(access, new.clone(), now);
-        let launch = self.launch_of(spawner.clone(), worker_token, handle);
-        let dispatched = self.system().dispatch(task, timeout, begin, launch).await?;
-        match dispatched.verdict.await {
-            Ok(verdict) => outcome(verdict),
-            Err(_) => {
-                Err(EngineError::DispatchFailed("interrupted: the engine has stopped".to_owned()))
+        let mut new = Some(Box::new(new));
+        let begin = move |state: &mut EngineState| {
+            let attempt = new.take().expect("a paused attempt is given back");
+            match state.begin_attempt(access, *attempt, now)? {
+                Begin::Begun(plan) => Ok(Some(plan)),
+                Begin::Paused(attempt) => {
+                    new = Some(attempt);
+                    Ok(None)
+                }
             }
-        }
+        };
+        let launch = self.launch_of(spawner.clone(), worker_token, handle);
+        outcome(self.system().dispatch(task, timeout, begin, launch).await?)
     }
 
     /// Makes the launch of an attempt, once its plan is known.

@@ -175,7 +175,7 @@ impl Engine {
         after: u64,
         limit: usize,
     ) -> Result<Vec<EventRecord>, EngineError> {
-        let (access, now) = (self.access(token, Verb::ReadTrace)?, self.now()?);
+        let (access, now) = self.access(token, Verb::ReadTrace)?;
         let task = task_id.copied();
         self.system()
             .transact("read_trace", move |state| {

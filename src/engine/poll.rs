@@ -46,7 +46,7 @@ impl Engine {
         task_id: &TaskId,
         hold: Duration,
     ) -> Result<TaskState, EngineError> {
-        let (access, now, task) = (self.access(token, Verb::PollTask)?, self.now()?, *task_id);
+        let ((access, now), task) = (self.access(token, Verb::PollTask)?, *task_id);
         let hold = hold.min(self.cfg().long_hold.max_hold);
         let look = move |state: &mut EngineState, first: bool| {
             if first {

@@ -50,7 +50,7 @@ impl Engine {
         task_id: &TaskId,
         question: Value,
     ) -> Result<ResumeKey, EngineError> {
-        let (access, now, task) = (self.access(token, Verb::QuerySenior)?, self.now()?, *task_id);
+        let ((access, now), task) = (self.access(token, Verb::QuerySenior)?, *task_id);
         let question = self.measured("question", question)?;
         let key = self.mint().resume_key();
         self.system()
@@ -71,7 +71,7 @@ impl Engine {
         key: ResumeKey,
         answer: Value,
     ) -> Result<(), EngineError> {
-        let access = self.access(token, Verb::AnswerQuery)?;
+        let (access, _) = self.access(token, Verb::AnswerQuery)?;
         self.answer(access, key, answer).await
     }
 

@@ -21,7 +21,7 @@ impl Engine {
         task_id: &TaskId,
         directive: impl Into<String>,
     ) -> Result<(), EngineError> {
-        let (access, now) = (self.access(token, Verb::InjectDirective)?, self.now()?);
+        let (access, now) = self.access(token, Verb::InjectDirective)?;
         let (task, directive) = (*task_id, directive.into());
         measure_text("directive", &directive, self.cfg().limits.prompt_bytes)?;
         let directive: Arc<str> = Arc::from(directive);
@@ -54,7 +54,7 @@ impl Engine {
         verb: Verb,
         paused: bool,
     ) -> Result<(), EngineError> {
-        let (access, now) = (self.access(token, verb)?, self.now()?);
+        let (access, now) = self.access(token, verb)?;
         self.system()
             .transact("pause_dispatch", move |state| state.set_paused(access, paused, now))
             .await

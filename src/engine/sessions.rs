@@ -175,7 +175,7 @@ impl Engine {
         op: &'static str,
         end: fn(&mut EngineState, Access, Now) -> Result<SessionId, EngineError>,
     ) -> Result<(), EngineError> {
-        let (access, now) = (self.access(token, Verb::DetachSession)?, self.now()?);
+        let (access, now) = self.access(token, Verb::DetachSession)?;
         self.system().transact(op, move |state| end(state, access, now)).await?;
         Ok(())
     }
@@ -197,7 +197,7 @@ impl Engine {
         &self,
         token: &CapToken,
     ) -> Result<HeartbeatReply, EngineError> {
-        let access = self.access(token, Verb::Heartbeat)?;
+        let (access, _) = self.access(token, Verb::Heartbeat)?;
         let session = token.fingerprint().session_id();
         let mut reply = self.system().heartbeat(session, access).await?;
         reply.drain |= self.system().is_draining();
@@ -209,7 +209,7 @@ impl Engine {
     /// # Errors
     /// Those of an authorization; `SessionNotFound`.
     pub async fn read_session(&self, token: &CapToken) -> Result<OperatorSession, EngineError> {
-        let (access, now) = (self.access(token, Verb::Heartbeat)?, self.now()?);
+        let (access, now) = self.access(token, Verb::Heartbeat)?;
         self.system().transact("read_session", move |state| state.read_session(access, now)).await
     }
 

@@ -64,13 +64,12 @@ impl Engine {
         spec: TaskSpec,
         options: TaskOptions,
     ) -> Result<TaskId, EngineError> {
-        let access = self.access(token, Verb::StartTask)?;
+        let (access, now) = self.access(token, Verb::StartTask)?;
         if token.role != Role::Worker {
             self.refuse_while_draining()?;
         }
         check_name("agent", &spec.agent)?;
         measure_text("directive", &spec.initial_directive, self.cfg().limits.prompt_bytes)?;
-        let now = self.now()?;
         let id = self.mint().task_id();
         let new = NewTask { id, spec: Arc::new(spec), parent: options.parent };
         self.system().transact("start_task", move |state| state.create_task(access, new, now)).await
@@ -85,7 +84,7 @@ impl Engine {
         token: &CapToken,
         task_id: &TaskId,
     ) -> Result<TaskState, EngineError> {
-        let (access, now, task) = (self.access(token, Verb::ReadTaskState)?, self.now()?, *task_id);
+        let ((access, now), task) = (self.access(token, Verb::ReadTaskState)?, *task_id);
         self.system()
             .transact("read_task_state", move |state| state.read_task(access, task, now))
             .await
@@ -98,7 +97,7 @@ impl Engine {
     /// # Errors
     /// Those of an authorization; `InvalidTransition` for a task that passed.
     pub async fn cancel_task(&self, token: &CapToken, task_id: &TaskId) -> Result<(), EngineError> {
-        let (access, now, task) = (self.access(token, Verb::CancelTask)?, self.now()?, *task_id);
+        let ((access, now), task) = (self.access(token, Verb::CancelTask)?, *task_id);
         self.system()
             .transact("cancel_task", move |state| state.cancel_task(access, task, now))
             .await
@@ -154,7 +153,7 @@ impl Engine {
         ok: bool,
         value: Value,
     ) -> Result<(), EngineError> {
-        let (access, now, task) = (self.access(token, verb)?, self.now()?, *task_id);
+        let ((access, now), task) = (self.access(token, verb)?, *task_id);
         let value = self.measured("verdict", value)?;
         self.system()
             .transact("mark_task", move |state| {

@@ -10,6 +10,7 @@ use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
 use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::token::CapToken;
 use adjutant_actors::state::auth::Access;
+use adjutant_actors::state::effect::Now;
 use adjutant_actors::state::outputs::NewOutput;
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ impl Engine {
         token: &CapToken,
         task_id: &TaskId,
     ) -> Result<String, EngineError> {
-        let (access, now, task) = (self.access(token, Verb::FetchPrompt)?, self.now()?, *task_id);
+        let ((access, now), task) = (self.access(token, Verb::FetchPrompt)?, *task_id);
         self.system()
             .transact("fetch_prompt", move |state| state.fetch_prompt(access, task, now))
             .await
@@ -40,8 +41,8 @@ impl Engine {
         token: &CapToken,
         task_id: &TaskId,
     ) -> Result<WorkerPayload, EngineError> {
-        let access = self.access(token, Verb::FetchPrompt)?;
-        self.payload(access, *task_id).await
+        let (access, now) = self.access(token, Verb::FetchPrompt)?;
+        self.payload(access, now, *task_id).await
     }
 
     /// As [`Self::fetch_worker_payload`], without a token. Trusted callers only: one that has
@@ -53,11 +54,15 @@ impl Engine {
         &self,
         task_id: &TaskId,
     ) -> Result<WorkerPayload, EngineError> {
-        self.payload(Access::Trusted, *task_id).await
+        self.payload(Access::Trusted, self.now()?, *task_id).await
     }
 
-    async fn payload(&self, access: Access, task: TaskId) -> Result<WorkerPayload, EngineError> {
-        let now = self.now()?;
+    async fn payload(
+        &self,
+        access: Access,
+        now: Now,
+        task: TaskId,
+    ) -> Result<WorkerPayload, EngineError> {
         self.system()
             .transact("fetch_worker_payload", move |state| state.fetch_payload(access, task, now))
             .await
@@ -99,8 +104,7 @@ impl Engine {
     /// # Errors
     /// Those of an authorization; `ResourceNotFound`.
     pub async fn fetch_data(&self, token: &CapToken, key: &str) -> Result<Value, EngineError> {
-        let (access, now, key) =
-            (self.access(token, Verb::FetchData)?, self.now()?, key.to_owned());
+        let ((access, now), key) = (self.access(token, Verb::FetchData)?, key.to_owned());
         let value = self
             .system()
             .transact("fetch_data", move |state| state.fetch_data(access, &key, now))
@@ -162,8 +166,8 @@ impl Engine {
         attempt: u32,
         event: OutputEvent,
     ) -> Result<(), EngineError> {
-        let access = self.access(token, Verb::EmitOutput)?;
-        self.append(access, *task_id, attempt, event).await
+        let (access, now) = self.access(token, Verb::EmitOutput)?;
+        self.append(access, now, (*task_id, attempt), event).await
     }
 
     /// As [`Self::submit_output`], without a token. Trusted callers only: layers and spawners,
@@ -177,17 +181,17 @@ impl Engine {
         attempt: u32,
         event: OutputEvent,
     ) -> Result<(), EngineError> {
-        self.append(Access::Trusted, *task_id, attempt, event).await
+        self.append(Access::Trusted, self.now()?, (*task_id, attempt), event).await
     }
 
     async fn append(
         &self,
         access: Access,
-        task: TaskId,
-        attempt: u32,
+        now: Now,
+        (task, attempt): (TaskId, u32),
         event: OutputEvent,
     ) -> Result<(), EngineError> {
-        let (new, now) = (NewOutput::prepare(event, &self.cfg().limits)?, self.now()?);
+        let new = NewOutput::prepare(event, &self.cfg().limits)?;
         self.system()
             .transact("submit_output", move |state| {
                 state.append_output(access, task, attempt, new, now)
@@ -237,7 +241,7 @@ impl Engine {
         task_id: &TaskId,
         attempt: u32,
     ) -> Result<Vec<OutputEvent>, EngineError> {
-        let (access, now, task) = (self.access(token, Verb::ReadTrace)?, self.now()?, *task_id);
+        let ((access, now), task) = (self.access(token, Verb::ReadTrace)?, *task_id);
         self.system()
             .transact("read_output", move |state| {
                 state.verify(access, adjutant_actors::state::auth::Reach::Tree(task), now)?;
@@ -288,7 +292,7 @@ impl Engine {
         task_id: &TaskId,
         result: Value,
     ) -> Result<(), EngineError> {
-        let (access, now, task) = (self.access(token, Verb::PostResult)?, self.now()?, *task_id);
+        let ((access, now), task) = (self.access(token, Verb::PostResult)?, *task_id);
         let value = self.measured("result", result)?.value;
         self.system()
             .transact("post_result", move |state| state.post_result(access, task, value, now))

@@ -25,6 +25,22 @@ fn parse_hex(text: &str) -> Option<u128> {
     if text.len() == 32 && digits { u128::from_str_radix(text, 16).ok() } else { None }
 }
 
+/// The 32 lower-case hex digits of a number.
+pub(crate) fn hex_digits(bits: u128) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+/// Digits as text.
+pub(crate) fn as_text(digits: &[u8; 32]) -> &str {
+    std::str::from_utf8(digits).expect("hex digits are ASCII")
+}
+
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $prefix:literal) => {
         $(#[$doc])*
@@ -50,7 +66,8 @@ macro_rules! id_type {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "{:032x}"), self.0)
+                f.write_str($prefix)?;
+                f.write_str(as_text(&hex_digits(self.0)))
             }
         }
 

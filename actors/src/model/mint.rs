@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::model::ids::{ResumeKey, TaskId, WorkerId};
+use crate::model::ids::{ResumeKey, TaskId, WorkerId, as_text, hex_digits};
 
 /// Separates the seeds of simulations from every other use of the hash.
 const SIMULATION_CONTEXT: &str = "adjutant 2026-11-21 mint v1 simulation seed";
@@ -81,7 +81,7 @@ impl Mint {
     /// A fresh token nonce: 32 lower-case hex digits.
     #[must_use]
     pub fn nonce(&self) -> String {
-        format!("{:032x}", self.bits128())
+        as_text(&hex_digits(self.bits128())).to_owned()
     }
 
     /// 128 fresh bits.

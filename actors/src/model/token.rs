@@ -4,11 +4,13 @@
 //! by this engine and was not changed since, nothing more. No type here shows a nonce, a
 //! signature, a handle or a key in its `Debug` text or in an error.
 
+mod digest;
 mod encode;
 mod fingerprint;
 mod handle;
 mod hex;
 mod keys;
+mod seen;
 mod shape;
 mod signed;
 mod signer;

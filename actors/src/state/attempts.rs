@@ -66,8 +66,8 @@ pub struct Plan {
 pub enum Begin {
     /// It began.
     Begun(Plan),
-    /// Dispatching is paused; nothing was changed, no use was spent.
-    Paused,
+    /// Dispatching is paused; nothing was changed, no use was spent. What was to begin.
+    Paused(Box<NewAttempt>),
 }
 
 /// How the worker of an attempt ended.
@@ -124,7 +124,7 @@ impl EngineState {
         }
         self.check_token_room()?;
         if self.counters.paused {
-            return Ok(Begin::Paused);
+            return Ok(Begin::Paused(Box::new(new)));
         }
         self.spend(&grant)?;
         self.move_task(id, TaskStatus::Running, "be dispatched", now)?;

@@ -109,6 +109,8 @@ impl Reach {
 #[derive(Debug, Clone, Copy)]
 pub struct Grant {
     token: Option<TokenFingerprint>,
+    /// Whether the token's uses are counted.
+    limited: bool,
     /// For a worker: what its token is bound to.
     pub(crate) bound: Option<(TaskId, u32)>,
     pub(crate) session: Option<SessionId>,
@@ -134,7 +136,7 @@ impl EngineState {
     pub fn check(&self, access: Access, reach: Reach, now: Now) -> Result<Grant, EngineError> {
         let Access::Token(signed) = access else {
             self.require(reach)?;
-            return Ok(Grant { token: None, bound: None, session: None });
+            return Ok(Grant { token: None, limited: false, bound: None, session: None });
         };
         let record = self.live_record(signed, now)?;
         let bound = match (record.token.role, record.task_id) {
@@ -148,7 +150,8 @@ impl EngineState {
                 None
             }
         };
-        Ok(Grant { token: Some(signed.fingerprint), bound, session: record.session })
+        let (token, limited) = (Some(signed.fingerprint), record.uses_left.is_some());
+        Ok(Grant { token, limited, bound, session: record.session })
     }
 
     /// The record of a token that may still be used.
@@ -205,9 +208,7 @@ impl EngineState {
     /// `TokenUsesExhausted`; nothing is changed then.
     pub fn spend(&mut self, grant: &Grant) -> Result<(), EngineError> {
         let Some(fingerprint) = grant.token else { return Ok(()) };
-        let limited =
-            self.tokens.get(&fingerprint).is_some_and(|record| record.uses_left.is_some());
-        if !limited {
+        if !grant.limited {
             return Ok(());
         }
         if self.tokens.get(&fingerprint).is_some_and(|record| record.uses_left == Some(0)) {

@@ -1,6 +1,8 @@
 //! Effects: what a turn asks the outside to do, as data. Transitions push them into a private
 //! outbox; the state actor carries them out after the turn, in their order.
 
+use std::sync::Arc;
+
 use crate::model::event::EventRecord;
 use crate::model::ids::{SessionId, TaskId};
 use crate::state::attempts::Verdict;
@@ -9,7 +11,7 @@ use crate::state::attempts::Verdict;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Send this event to the subscribers. It stands in the tail already.
-    Announce(EventRecord),
+    Announce(Arc<EventRecord>),
     /// Tell whoever watches this task that it changed.
     Changed(TaskId),
     /// Stop the worker of this attempt, whose dispatcher is told this verdict.

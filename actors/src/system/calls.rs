@@ -1,4 +1,4 @@
-//! Turns as callers bring them: admission by permit, refusal without a trace, host closures.
+//! Turns as callers bring them: admission by place, refusal without a trace, host closures.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::launch::Factory;
 use crate::messages::{Intensity, RootMsg, SessionMsg};
 use crate::model::event::{Event, EventRecord};
 use crate::model::ids::{SessionId, TaskId};
+use crate::queue::{Place, Refused};
 use crate::root::SpawnerSeat;
 use crate::session_actor::{self, Session};
 use crate::state::EngineState;
@@ -17,24 +18,24 @@ use crate::state::auth::Access;
 use crate::state::effect::Now;
 use crate::state::sessions::HeartbeatReply;
 use crate::system::{ActorSystem, Core, Counts, Links};
-use crate::turn::{Queued, Step, TurnCell, TurnReply};
+use crate::turn::{Caller, Step, TurnCell, TurnReply};
+
+type Follow<R> = fn(&mut R, &mut Links, &Arc<Core>) -> Caller;
+
+/// For turns that nothing follows.
+fn no_follow<R>() -> Option<Follow<R>> {
+    None
+}
 
 impl Core {
-    /// Takes a permit for a caller's turn.
-    async fn admit(&self, op: &'static str) -> Result<(), EngineError> {
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) if self.cfg.try_only => return Err(EngineError::LockBusy(op)),
-            Err(_) => {
-                let wait = tokio::time::timeout(self.cfg.retry_budget(), self.permits.acquire());
-                match wait.await {
-                    Ok(Ok(permit)) => permit,
-                    _ => return Err(EngineError::LockBusyAfterRetry(op)),
-                }
-            }
-        };
-        permit.forget();
-        Ok(())
+    /// Waits in line for a place in the queue, as long as the retry budget allows.
+    async fn place(self: &Arc<Self>, op: &'static str) -> Result<Place, EngineError> {
+        let line = self.queue.line_up(self);
+        match tokio::time::timeout(self.cfg.retry_budget(), line).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) => Err(EngineError::Stopped(self.queue.closed().unwrap_or_default())),
+            Err(_) => Err(EngineError::LockBusyAfterRetry(op)),
+        }
     }
 
     /// Queues a caller's turn and waits for its reply.
@@ -43,18 +44,25 @@ impl Core {
         op: &'static str,
         hosts: bool,
         run: F,
-        follow: H,
+        follow: Option<H>,
     ) -> Result<R, EngineError>
     where
         R: Send + 'static,
         F: FnMut(&mut EngineState) -> Step<R> + Send + 'static,
-        H: FnOnce(&mut R, &mut Links, &Arc<Self>) + Send + 'static,
+        H: FnOnce(&mut R, &mut Links, &Arc<Self>) -> Caller + Send + 'static,
     {
-        self.admit(op).await?;
         let cell = TurnCell::new(op, hosts, run, follow);
-        let reply = TurnReply(cell.clone());
-        self.enqueue(Queued { turn: cell, permit: true });
-        reply.await
+        let mut queued = self.queue.push_callers(cell.clone(), None);
+        if matches!(queued, Err(Refused::Full)) && !self.cfg.try_only {
+            let place = Box::pin(self.place(op)).await?;
+            queued = self.queue.push_callers(cell.clone(), Some(place));
+        }
+        match queued {
+            Ok(there) => self.see_to_it(there),
+            Err(Refused::Closed(error)) => return Err(error),
+            Err(Refused::Full) => return Err(EngineError::LockBusy(op)),
+        }
+        TurnReply(cell).await
     }
 
     /// Whether an attempt has sent nothing yet, so that launching it again repeats nothing.
@@ -64,7 +72,7 @@ impl Core {
             "is_silent",
             move |state| state.is_live(task, attempt) && state.sent_nothing(task, attempt),
             move |_links, silent| {
-                let _ = tell.send(*silent);
+                let _ = tell.send(silent);
             },
         );
         told.await.unwrap_or(false)
@@ -83,7 +91,7 @@ impl Core {
         let run = move |state: &mut EngineState| {
             Step::Keep(calls.iter().map(|access| state.heartbeat(*access, now)).collect::<Vec<_>>())
         };
-        match self.call("heartbeat", false, run, |_, _, _| ()).await {
+        match self.call("heartbeat", false, run, no_follow()).await {
             Ok(replies) => replies,
             Err(error) => vec![Err(error); count],
         }
@@ -103,8 +111,10 @@ impl Core {
         let (actor, _) =
             ractor::ActorRuntime::spawn_linked_instant(None, Session, args, root.get_cell())
                 .map_err(|error| EngineError::Internal(error.to_string()))?;
+        self.count_actor();
         let mut sessions = self.lock_sessions();
-        let kept = sessions.entry(session).or_insert_with(|| actor.clone()).clone();
+        let kept = sessions.get(&session).unwrap_or(&actor).clone();
+        sessions.insert(session, kept.clone());
         drop(sessions);
         if kept.get_id() != actor.get_id() {
             actor.stop(None);
@@ -169,7 +179,7 @@ impl ActorSystem {
             let f = f.take().expect("a turn that does not defer runs once");
             Step::Keep(f(state))
         };
-        self.core.call(op, true, run, |_, _, _| ()).await
+        self.core.call(op, true, run, no_follow()).await
     }
 
     /// Runs a transition in a turn of its own. What a refused one changed is undone.
@@ -189,7 +199,7 @@ impl ActorSystem {
                 Err(error) => Step::Undo(Err(error)),
             }
         };
-        self.core.call(op, false, run, |_, _, _| ()).await?
+        self.core.call(op, false, run, no_follow()).await?
     }
 
     /// Takes a heartbeat through the session's actor, which gathers those that come together.
@@ -201,7 +211,7 @@ impl ActorSystem {
         session: SessionId,
         access: Access,
     ) -> Result<HeartbeatReply, EngineError> {
-        let known = self.core.lock_sessions().contains_key(&session);
+        let known = self.core.lock_sessions().contains(&session);
         if !known {
             // Only a session that exists gets an actor; a forged id costs one turn and no more.
             let now = self.now()?;

@@ -15,6 +15,11 @@ pub struct Counts {
     pub forced_stops: u64,
     /// Actors, workers and spawners that were started again.
     pub restarts: u64,
+    /// Turns that the state actor took from the queue, the engine's own included. A caller that
+    /// was answered finds its own turn counted.
+    pub turns: u64,
+    /// Actors that were started, the tree's own included.
+    pub actors_started: u64,
 }
 
 #[derive(Default)]
@@ -22,6 +27,8 @@ pub(super) struct Counters {
     overlong_holds: AtomicU64,
     forced_stops: AtomicU64,
     restarts: AtomicU64,
+    turns: AtomicU64,
+    actors_started: AtomicU64,
 }
 
 impl Core {
@@ -37,6 +44,15 @@ impl Core {
         self.counters.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts the turns of one batch.
+    pub(crate) fn count_turns(&self, turns: u64) {
+        self.counters.turns.fetch_add(turns, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_actor(&self) {
+        self.counters.actors_started.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The counts so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -45,6 +61,8 @@ impl Core {
             overlong_holds: read(&self.counters.overlong_holds),
             forced_stops: read(&self.counters.forced_stops),
             restarts: read(&self.counters.restarts),
+            turns: read(&self.counters.turns),
+            actors_started: read(&self.counters.actors_started),
         }
     }
 }

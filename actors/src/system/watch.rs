@@ -1,21 +1,27 @@
 //! Waits and dispatches: the turns that leave somebody behind to answer later.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::FusedFuture;
 use ractor::{ActorRef, ActorRuntime, ActorStatus};
 use tokio::sync::oneshot;
 
-use crate::attempt::{self, Attempt};
+use crate::attempt::{Attempt, Run};
 use crate::errors::EngineError;
 use crate::launch::Launch;
-use crate::messages::{Change, Until, WaiterMsg};
+use crate::messages::{AttemptMsg, Change, Until, WaiterMsg};
 use crate::model::ids::TaskId;
+use crate::outgoing::Outgoing;
 use crate::state::EngineState;
-use crate::state::attempts::{Begin, Plan, Verdict};
+use crate::state::attempts::{Plan, Verdict};
 use crate::system::{ActorSystem, Core, Links, WaiterLink};
-use crate::turn::Step;
-use crate::waiter::{self, Waiter};
+use crate::turn::{Caller, Step};
+use crate::waiter::Waiter;
 
 /// What the turn that starts a wait came to.
 pub enum PollStart<T> {
@@ -43,30 +49,34 @@ impl Drop for Parked {
 }
 
 impl Links {
-    /// Sends a caller to the waiter of a task, which is started if it is not there.
+    /// Sends a caller to the waiter of a task; an idle one or one that is started for it, if
+    /// the task has none.
     fn park(&mut self, core: &Arc<Core>, task: TaskId, until: Until) -> Option<Parked> {
         let alive = |link: &WaiterLink| link.actor.get_status() < ActorStatus::Stopping;
-        if !self.waiters.get(&task).is_some_and(alive) {
-            let args = waiter::Arguments { core: core.clone(), task };
-            let root = core.root()?.get_cell();
-            let (actor, _) = ActorRuntime::spawn_linked_instant(None, Waiter, args, root).ok()?;
-            self.waiters.insert(task, WaiterLink { actor, parks: 0 });
-        }
-        let link = self.waiters.get_mut(&task)?;
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let waiter = match self.waiters.get_mut(&task).filter(|link| alive(link)) {
+            Some(link) => {
+                link.newest = ticket;
+                link.actor.clone()
+            }
+            None => {
+                let root = core.root()?.get_cell();
+                let actor = core.idle_waiters.take().or_else(|| {
+                    ActorRuntime::spawn_linked_instant(None, Waiter, core.clone(), root)
+                        .ok()
+                        .inspect(|_| core.count_actor())
+                        .map(|(actor, _)| actor)
+                })?;
+                self.waiters.insert(task, WaiterLink { actor: actor.clone(), newest: ticket });
+                actor
+            }
+        };
         let (reply, answer) = oneshot::channel();
-        link.parks += 1;
-        let ticket = link.parks;
-        let _ = link.actor.cast(WaiterMsg::Park { ticket, until, reply });
-        Some(Parked { answer, waiter: link.actor.clone(), ticket, answered: false })
+        let park = WaiterMsg::Park { task, ticket, until, reply };
+        self.out.push(Outgoing::ToWaiter(waiter.clone(), park));
+        Some(Parked { answer, waiter, ticket, answered: false })
     }
-}
-
-/// An attempt that began: what it is, and where its verdict will come.
-pub struct Dispatched {
-    /// What the dispatcher needs to know of it.
-    pub plan: Plan,
-    /// Its verdict. Gone without one if the whole tree ended.
-    pub verdict: oneshot::Receiver<Verdict>,
 }
 
 impl ActorSystem {
@@ -138,8 +148,9 @@ impl ActorSystem {
                 if let Ok(Looking::Found(PollStart::Wait(task, until))) = reply {
                     *reply = Ok(Looking::Parked(links.park(core, *task, *until)));
                 }
+                Caller::Told
             };
-        Ok(match self.core.call(op, false, run, follow).await?? {
+        Ok(match self.core.call(op, false, run, Some(follow)).await?? {
             Looking::Found(PollStart::Ready(answer)) => Looked::Ready(answer),
             Looking::Parked(Some(parked)) => Looked::Parked(parked),
             Looking::Found(PollStart::Wait(..)) | Looking::Parked(None) => Looked::Lost,
@@ -160,58 +171,81 @@ impl ActorSystem {
     }
 
     /// Begins an attempt and starts its supervisor in one turn, so that no drop of this future
-    /// can leave the attempt without one. Waits in line while dispatching is paused.
+    /// can leave the attempt without one, and waits for its verdict. Waits in line while
+    /// dispatching is paused.
     ///
     /// # Errors
-    /// Those of [`EngineState::begin_attempt`]; those of [`ActorSystem::with_state`].
+    /// Those of [`EngineState::begin_attempt`]; those of [`ActorSystem::with_state`];
+    /// `DispatchFailed` where the whole tree ended before the attempt did.
     pub async fn dispatch<F, L>(
         &self,
         task: TaskId,
         timeout: Option<Duration>,
-        begin: F,
+        mut begin: F,
         launch: L,
-    ) -> Result<Dispatched, EngineError>
+    ) -> Result<Verdict, EngineError>
     where
-        F: Fn(&mut EngineState) -> Result<Begin, EngineError> + Send + 'static,
+        F: FnMut(&mut EngineState) -> Result<Option<Plan>, EngineError> + Send + 'static,
         L: FnOnce(&Plan) -> Arc<dyn Launch> + Send + 'static,
     {
-        type Reply = Result<(Plan, Option<oneshot::Receiver<Verdict>>), EngineError>;
+        let (verdict, mut decided) = oneshot::channel();
         let run = move |state: &mut EngineState| match begin(state) {
-            Ok(Begin::Begun(plan)) => Step::Keep(Ok((plan, None))),
-            Ok(Begin::Paused) => Step::Defer(task),
+            Ok(Some(plan)) => Step::Keep(Ok(plan)),
+            Ok(None) => Step::Defer(task),
             Err(error) => Step::Undo(Err(error)),
         };
-        let follow = move |reply: &mut Reply, links: &mut Links, core: &Arc<Core>| {
-            if let Ok((plan, verdict)) = reply {
-                *verdict = Some(start_attempt(links, core, plan, timeout, launch(plan)));
+        let follow =
+            move |reply: &mut Result<Plan, EngineError>, links: &mut Links, core: &Arc<Core>| {
+                let Ok(plan) = reply else { return Caller::Told };
+                let launch = launch(plan);
+                start_attempt(links, core, (plan.task, plan.attempt), launch, timeout, verdict)
+            };
+        let turn = self.core.call("dispatch_attempt", false, run, Some(follow));
+        let mut turn = std::pin::pin!(turn.fuse());
+        // The verdict first: where there is one, the caller was not woken for the turn.
+        std::future::poll_fn(|cx| {
+            if !decided.is_terminated()
+                && let Poll::Ready(Ok(verdict)) = Pin::new(&mut decided).poll(cx)
+            {
+                return Poll::Ready(Ok(verdict));
             }
-        };
-        let (plan, verdict) = self.core.call("dispatch_attempt", false, run, follow).await??;
-        let stopped = || EngineError::Stopped("root supervisor".to_owned());
-        Ok(Dispatched { plan, verdict: verdict.ok_or_else(stopped)? })
+            match turn.as_mut().poll(cx) {
+                Poll::Ready(Err(error) | Ok(Err(error))) => Poll::Ready(Err(error)),
+                _ if turn.is_terminated() && decided.is_terminated() => {
+                    let text = "interrupted: the engine has stopped".to_owned();
+                    Poll::Ready(Err(EngineError::DispatchFailed(text)))
+                }
+                _ => Poll::Pending,
+            }
+        })
+        .await
     }
 }
 
-/// Starts the attempt's actor. If there is no root to start it under, the burial of the tree,
-/// which is under way then, decides the attempt; the receiver finds its sender gone.
+/// Sends an attempt to an actor, an idle one or one that is started for it. If there is no root
+/// to start it under, the burial of the tree, which is under way then, decides the attempt.
 fn start_attempt(
     links: &mut Links,
     core: &Arc<Core>,
-    plan: &Plan,
-    timeout: Option<Duration>,
+    attempt: (TaskId, u32),
     launch: Arc<dyn Launch>,
-) -> oneshot::Receiver<Verdict> {
-    let (verdict, decided) = oneshot::channel();
-    let (task, attempt) = (plan.task, plan.attempt);
-    let Some(root) = core.root() else { return decided };
-    let alive = core.attempts.token();
-    let core = core.clone();
-    let args = attempt::Arguments { core, task, attempt, launch, timeout, verdict, alive };
-    if let Ok((actor, _)) = ActorRuntime::spawn_linked_instant(None, Attempt, args, root.get_cell())
-    {
-        links.attempts.insert((task, attempt), actor);
+    timeout: Option<Duration>,
+    verdict: oneshot::Sender<Verdict>,
+) -> Caller {
+    let Some(root) = core.root() else { return Caller::Told };
+    let root = root.get_cell();
+    let run = Box::new(Run::new(core.clone(), attempt, launch, timeout, verdict));
+    let actor = core.idle_attempts.take().or_else(|| {
+        ActorRuntime::spawn_linked_instant(None, Attempt, core.clone(), root)
+            .ok()
+            .inspect(|_| core.count_actor())
+            .map(|(actor, _)| actor)
+    });
+    if let Some(actor) = actor {
+        links.attempts.insert(attempt, actor.clone());
+        links.out.push(Outgoing::ToAttempt(actor, AttemptMsg::Begin(run)));
     }
-    decided
+    Caller::LeftAsleep
 }
 
 enum Looking<T> {

@@ -4,7 +4,10 @@
 //! encoding is only ever written and hashed, never parsed. A change to it makes every token in
 //! the field invalid; `tests/vectors/tokens.json` pins it.
 
+use constant_time_eq::constant_time_eq;
+
 use crate::model::token::CapToken;
+use crate::model::token::digest::hash_of;
 
 /// Names the use and the version at the head of every signed input.
 const MAC_DOMAIN: &[u8; 17] = b"captoken/v1/base\0";
@@ -15,23 +18,64 @@ const RECORD_DOMAIN: &[u8] = b"captoken/v1/record\0";
 /// Where the fields begin in a signed input: after the domain and the four bytes of the key id.
 const FIELDS_AT: usize = MAC_DOMAIN.len() + 4;
 
+/// Where an encoding goes: into a buffer, or against one.
+trait Sink {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Compares an encoding with bytes. Pieces that may be secret take the same time when they differ.
+struct Compared<'a> {
+    rest: &'a [u8],
+    same: bool,
+}
+
+impl Sink for Compared<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        match self.rest.split_at_checked(bytes.len()) {
+            Some((piece, rest)) => {
+                let short = bytes.len() < 16;
+                self.same &= if short { piece == bytes } else { constant_time_eq(piece, bytes) };
+                self.rest = rest;
+            }
+            None => self.same = false,
+        }
+    }
+}
+
 /// The signed input of a token: domain, key id, then the seven fields in their fixed order.
 /// The signature is not part of it.
 pub(super) fn mac_input(kid: u32, token: &CapToken) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(MAC_DOMAIN);
     out.extend_from_slice(&kid.to_be_bytes());
-    field(&mut out, 1, token.agent_id.as_bytes());
-    field(&mut out, 2, &[token.role.wire()]);
-    list(&mut out, 3, &token.scopes);
-    field(&mut out, 4, &token.issued_at.to_be_bytes());
-    field(&mut out, 5, &token.expire_at.to_be_bytes());
-    match token.max_uses {
-        Some(uses) => field(&mut out, 6, &uses.to_be_bytes()),
-        None => field(&mut out, 6, &[]),
-    }
-    field(&mut out, 7, token.nonce.as_bytes());
+    put_fields(&mut out, token);
     out
+}
+
+/// Whether these are the encoded fields of the token.
+pub(super) fn are_fields_of(fields: &[u8], token: &CapToken) -> bool {
+    let mut compared = Compared { rest: fields, same: true };
+    put_fields(&mut compared, token);
+    compared.same && compared.rest.is_empty()
+}
+
+fn put_fields(out: &mut impl Sink, token: &CapToken) {
+    field(out, 1, token.agent_id.as_bytes());
+    field(out, 2, &[token.role.wire()]);
+    list(out, 3, &token.scopes);
+    field(out, 4, &token.issued_at.to_be_bytes());
+    field(out, 5, &token.expire_at.to_be_bytes());
+    match token.max_uses {
+        Some(uses) => field(out, 6, &uses.to_be_bytes()),
+        None => field(out, 6, &[]),
+    }
+    field(out, 7, token.nonce.as_bytes());
 }
 
 /// Writes another key id into a signed input, so that several keys share one encoding.
@@ -39,30 +83,33 @@ pub(super) fn set_kid(input: &mut [u8], kid: u32) {
     input[MAC_DOMAIN.len()..FIELDS_AT].copy_from_slice(&kid.to_be_bytes());
 }
 
+/// The encoded fields alone, without domain and key id.
+pub(super) fn fields(input: &[u8]) -> &[u8] {
+    &input[FIELDS_AT..]
+}
+
 /// What a record keeps of a token: an unkeyed hash of the same fields, without the key id, so
 /// that a presented token can be compared with the minted one.
 pub(super) fn record_digest(input: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(RECORD_DOMAIN).update(&input[FIELDS_AT..]);
-    hasher.finalize().into()
+    hash_of(&[RECORD_DOMAIN, fields(input)]).into()
 }
 
-fn field(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    out.push(tag);
-    sized(out, bytes);
+fn field(out: &mut impl Sink, tag: u8, bytes: &[u8]) {
+    put_head(out, tag, bytes.len());
+    out.put(bytes);
 }
 
-fn list(out: &mut Vec<u8>, tag: u8, items: &[String]) {
-    out.push(tag);
-    out.extend_from_slice(&len32(items.len()));
+fn list(out: &mut impl Sink, tag: u8, items: &[String]) {
+    put_head(out, tag, items.len());
     for item in items {
-        sized(out, item.as_bytes());
+        out.put(&len32(item.len()));
+        out.put(item.as_bytes());
     }
 }
 
-fn sized(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&len32(bytes.len()));
-    out.extend_from_slice(bytes);
+fn put_head(out: &mut impl Sink, tag: u8, len: usize) {
+    let [a, b, c, d] = len32(len);
+    out.put(&[tag, a, b, c, d]);
 }
 
 fn len32(len: usize) -> [u8; 4] {

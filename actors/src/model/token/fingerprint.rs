@@ -3,6 +3,7 @@
 //! It finds a record and stands in logs; it never grants anything.
 
 use crate::model::ids::SessionId;
+use crate::model::token::digest::hash_of;
 use crate::model::token::hex::hex_text;
 
 /// Keeps the hashes of nonces apart from every other hash of the engine.
@@ -19,9 +20,7 @@ impl TokenFingerprint {
     /// The fingerprint of the token that has this nonce.
     #[must_use]
     pub fn of_nonce(nonce: &str) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(DOMAIN).update(nonce.as_bytes());
-        let hash = hasher.finalize();
+        let hash = hash_of(&[DOMAIN, nonce.as_bytes()]);
         Self(*hash.as_bytes().first_chunk().expect("a hash has more than 16 bytes"))
     }
 

@@ -9,6 +9,7 @@ use std::fmt;
 use zeroize::ZeroizeOnDrop;
 
 use crate::model::mint::Mint;
+use crate::model::token::digest::hash_of;
 use crate::model::token::hex::hex_text;
 
 const PREFIX: &str = "wh-";
@@ -95,9 +96,7 @@ pub fn parse_handle(text: &str) -> Result<(), HandleError> {
 }
 
 fn check_part(random: &[u8]) -> [u8; CHECK_LEN] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(CHECK_DOMAIN).update(random);
-    let hash = hasher.finalize();
+    let hash = hash_of(&[CHECK_DOMAIN, random]);
     std::array::from_fn(|at| symbol(hash.as_bytes()[at] & 31))
 }
 

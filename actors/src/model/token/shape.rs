@@ -53,6 +53,15 @@ pub(super) fn check(token: &CapToken) -> Result<(), TokenShapeError> {
     rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, broken)| Err(broken))
 }
 
+/// Whether every length is within its limit; what bounds the work of encoding a token.
+pub(super) fn is_sized(token: &CapToken) -> bool {
+    token.agent_id.len() <= AGENT_ID_BYTES_MAX
+        && token.scopes.len() <= SCOPES_MAX
+        && token.scopes.iter().all(|scope| scope.len() <= SCOPE_BYTES_MAX)
+        && token.nonce.len() == 32
+        && token.sig_hex.len() == 64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -198,7 +198,7 @@ impl EngineState {
 #[must_use]
 pub fn events_of(effects: &[Effect]) -> Vec<Arc<EventRecord>> {
     let announced = effects.iter().filter_map(|effect| match effect {
-        Effect::Announce(record) => Some(Arc::new(record.clone())),
+        Effect::Announce(record) => Some(record.clone()),
         _ => None,
     });
     announced.collect()

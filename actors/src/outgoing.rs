@@ -1,0 +1,29 @@
+//! What a batch of turns sends, in order, once its changes are kept.
+//!
+//! Turns and their follow-ups only add to the list; the state actor alone sends it, after the
+//! whole batch is committed. So nobody hears of a change before it stands.
+
+use ractor::ActorRef;
+use tokio::sync::oneshot;
+
+use crate::messages::{AttemptMsg, WaiterMsg};
+use crate::state::attempts::Verdict;
+
+/// One message on its way.
+pub(crate) enum Outgoing {
+    ToWaiter(ActorRef<WaiterMsg>, WaiterMsg),
+    ToAttempt(ActorRef<AttemptMsg>, AttemptMsg),
+    /// The end of an attempt, to whoever dispatched it.
+    Verdict(oneshot::Sender<Verdict>, Verdict),
+}
+
+impl Outgoing {
+    /// Sends it. An addressee that is gone has been decided otherwise.
+    pub(crate) fn send(self) {
+        match self {
+            Self::ToWaiter(waiter, message) => drop(waiter.cast(message)),
+            Self::ToAttempt(attempt, message) => drop(attempt.cast(message)),
+            Self::Verdict(dispatcher, verdict) => drop(dispatcher.send(verdict)),
+        }
+    }
+}
