@@ -16,21 +16,25 @@ mod calm;
 mod fill;
 #[path = "harness.rs"]
 mod harness;
+#[path = "tick.rs"]
+mod tick;
 
 use calm::calm;
 use fill::Kind;
 use harness::chart::{Panel, lines};
 use harness::report::{Bound, Report};
 use harness::{Each, Scale, closed_loop, many, middle, runtime};
+use tick::{Bare, Tick};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Polls that are on their way at once; fewer than turns may wait in the queue.
 const AT_ONCE: usize = 10_000;
-const ROWS: [&str; 4] = [
+const ROWS: [&str; 5] = [
     "polls on as many tasks, one turn cancels all",
     "polls on one task",
     "polls on as many tasks, a call cancels each",
     "bare oneshots",
+    "bare actors, a message to each",
 ];
 
 struct World {
@@ -124,8 +128,36 @@ async fn wake_oneshots(count: usize) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
+/// The same with an idle actor between each send and its task: the least that a wake-up through
+/// an actor of its own can cost.
+async fn wake_actors(count: usize) -> f64 {
+    let mut actors = Vec::with_capacity(count);
+    for _ in 0..count {
+        actors.push(Bare::start(None).await);
+    }
+    let (senders, waits): (Vec<_>, Vec<_>) = (0..count)
+        .map(|_| {
+            let (send, wait) = oneshot::channel::<()>();
+            (send, tokio::spawn(wait))
+        })
+        .unzip();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let start = Instant::now();
+    for (actor, send) in actors.iter().zip(senders) {
+        actor.cast(Tick(send.into())).expect("an idle actor takes a message");
+    }
+    for wait in waits {
+        assert!(wait.await.expect("a wait does not panic").is_ok(), "a value was not received");
+    }
+    let time = start.elapsed().as_secs_f64();
+    for actor in actors {
+        actor.stop(None);
+    }
+    time
+}
+
 /// One round of every row, in seconds.
-async fn round(count: usize) -> [f64; 4] {
+async fn round(count: usize) -> [f64; 5] {
     let world = World::new().await;
     let tasks = fill::tasks(&world.engine, Kind::Pending, count).await;
     let polls = world.park(&tasks).await;
@@ -136,7 +168,7 @@ async fn round(count: usize) -> [f64; 4] {
     let tasks = fill::tasks(&world.engine, Kind::Pending, count).await;
     let polls = world.park(&tasks).await;
     let by_calls = world.wake_by_calls(&tasks, polls).await;
-    [together, alone, by_calls, wake_oneshots(count).await]
+    [together, alone, by_calls, wake_oneshots(count).await, wake_actors(count).await]
 }
 
 async fn answered(report: &mut Report, scale: Scale) {
@@ -162,8 +194,8 @@ async fn answered(report: &mut Report, scale: Scale) {
     }
 }
 
-fn chart(path: &Path, all: &[(usize, [f64; 4])]) -> Result<(), String> {
-    let series = |figure: &dyn Fn(&[f64; 4], usize) -> f64| {
+fn chart(path: &Path, all: &[(usize, [f64; 5])]) -> Result<(), String> {
+    let series = |figure: &dyn Fn(&[f64; 5], usize) -> f64| {
         (0..ROWS.len())
             .map(|row| {
                 let points = all.iter().map(|(count, rows)| (many(*count), figure(rows, row)));
@@ -202,14 +234,16 @@ async fn bench() {
             rounds.push(round(count).await);
         }
         let median =
-            |figure: &dyn Fn(&[f64; 4]) -> f64| middle(rounds.iter().map(figure).collect());
+            |figure: &dyn Fn(&[f64; 5]) -> f64| middle(rounds.iter().map(figure).collect());
         for (row, name) in ROWS.iter().enumerate() {
             report.figure(&group, name, median(&|rows| rows[row] * 1e3), "ms");
         }
-        for (row, name) in ROWS.iter().enumerate().take(3) {
+        for (row, name) in ROWS.iter().enumerate().filter(|(row, _)| *row != 3) {
             let name = format!("{name}, against oneshots");
             report.figure(&group, &name, median(&|rows| rows[row] / rows[3]), "×");
         }
+        let name = "polls on as many tasks, one turn cancels all, against bare actors";
+        report.figure(&group, name, median(&|rows| rows[0] / rows[4]), "×");
         if count == 10_000 {
             let measure = "10,000 parked polls woken, against 10,000 oneshots";
             let ratio = median(&|rows| rows[0] / rows[3]);
@@ -218,7 +252,7 @@ async fn bench() {
             let measure = format!("{measure}, all on one task");
             report.target(&measure, ratio, Bound::AtMost, 3.0, Some(2.0), "×");
         }
-        all.push((count, [0, 1, 2, 3].map(|row| median(&|rows| rows[row]))));
+        all.push((count, [0, 1, 2, 3, 4].map(|row| median(&|rows| rows[row]))));
     }
     answered(&mut report, scale).await;
     report.write(|path| chart(path, &all));

@@ -92,7 +92,7 @@ mod tests {
             |t| t.issued_at += 1,
             |t| t.expire_at += 1,
             |t| t.max_uses = Some(1),
-            |t| t.nonce.replace_range(31.., "1"),
+            |t| t.nonce.replace_range(31.., if t.nonce.ends_with('0') { "1" } else { "0" }),
             |t| t.sig_hex.replace_range(..1, if t.sig_hex.starts_with('0') { "1" } else { "0" }),
         ];
         for forge in forgeries {
