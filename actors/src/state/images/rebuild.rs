@@ -236,7 +236,11 @@ impl Rebuild {
 }
 
 /// The longest run of events without gaps that ends with `last`, at most `max` of them.
-fn newest_run(events: Vec<EventRecord>, last: u64, max: usize) -> VecDeque<EventRecord> {
+fn newest_run(
+    events: Vec<EventRecord>,
+    last: u64,
+    max: usize,
+) -> VecDeque<Arc<EventRecord>> {
     let mut run = VecDeque::new();
     let mut next = last;
     for record in events.into_iter().rev() {
@@ -244,7 +248,7 @@ fn newest_run(events: Vec<EventRecord>, last: u64, max: usize) -> VecDeque<Event
             break;
         }
         next -= 1;
-        run.push_front(record);
+        run.push_front(Arc::new(record));
     }
     run
 }
