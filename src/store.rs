@@ -4,8 +4,8 @@
 //! batches that have queued, appends them to the table `journal` in one transaction with one
 //! flush, and then says that they are safe. When it has time it folds the journal into tables that
 //! people query (`tasks`, `specs`, `attempts`, `texts`, `outputs`, `bodies`, `sessions`, `tokens`,
-//! `resumes`, `resources`, `events`) and trims it. A load reads the tables and what the journal
-//! has after them. It never goes on after a failed write, and it never reads a clock.
+//! `resumes`, `resources`, `runs`, `events`) and trims it. A load reads the tables and what the
+//! journal has after them. It never goes on after a failed write, and it never reads a clock.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};

@@ -103,6 +103,8 @@ pub struct Limits {
     pub tokens: u64,
     /// Named resources.
     pub resources: u64,
+    /// Open runs of programs.
+    pub open_runs: u64,
     /// Events kept for readers that missed them.
     pub event_tail: usize,
     /// Events that a slow subscriber may lag behind before it misses some.
@@ -118,6 +120,9 @@ pub struct Retention {
     pub settled_age: Duration,
     /// Longest that a detached session is remembered, once its token is expired or revoked.
     pub session_age: Duration,
+    /// Ended runs that are remembered, at most for the age of settled tasks; the oldest go first.
+    /// What an open run has done is remembered for as long as it is open.
+    pub ended_runs: u64,
     /// How often the sweeper looks.
     pub sweep_interval: Duration,
 }
@@ -235,6 +240,7 @@ impl Default for Limits {
             sessions: 1_000_000,
             tokens: 4_000_000,
             resources: 100_000,
+            open_runs: 10_000,
             event_tail: 1024,
             broadcast_capacity: 256,
         }
@@ -247,6 +253,7 @@ impl Default for Retention {
             settled_tasks: 100_000,
             settled_age: Duration::from_secs(7 * 24 * 3600),
             session_age: Duration::from_secs(24 * 3600),
+            ended_runs: 1_000,
             sweep_interval: Duration::from_secs(30),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! No variant carries a secret: tokens and handles appear as fingerprints only.
 
-use crate::model::ids::TaskId;
+use crate::model::ids::{RunId, TaskId};
 use crate::model::role::{Role, Verb};
 
 /// Why a call to the engine was refused or failed.
@@ -55,6 +55,25 @@ pub enum EngineError {
     /// No open question has this key.
     #[error("no open question has this key")]
     ResumeKeyNotFound,
+    /// No run has this id.
+    #[error("no run {0}")]
+    RunNotFound(RunId),
+    /// The run is not where the call needs it: it exists already, has ended, or is carried on here.
+    #[error("run {run} {state}")]
+    RunState {
+        /// The run.
+        run: RunId,
+        /// How it stands.
+        state: &'static str,
+    },
+    /// The program or the input is not what the run was started with; it goes on with that only.
+    #[error("run {run} was started with something else: {}", differences.join("; "))]
+    RunChanged {
+        /// The run.
+        run: RunId,
+        /// Each place that differs, with the hashes of what stands there, old and new.
+        differences: Vec<String>,
+    },
     /// Nothing is stored under this name.
     #[error("nothing is stored under {0}")]
     ResourceNotFound(String),

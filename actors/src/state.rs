@@ -11,13 +11,14 @@ use serde_json::Value;
 
 use crate::config::{EngineCfg, Limits, Retention};
 use crate::model::event::{Event, EventRecord};
-use crate::model::ids::{ResumeKey, SessionId, TaskId};
+use crate::model::ids::{ResumeKey, RunId, SessionId, StepKey, TaskId};
 use crate::model::token::{HandleKey, TokenFingerprint};
 use crate::state::attempts::AttemptRecord;
 use crate::state::auth::CapTokenRecord;
 use crate::state::effect::{Effect, Now};
 use crate::state::outputs::{BodyHash, BodyRecord, OutputRecord};
 use crate::state::resumes::ResumePending;
+use crate::state::runs::RunRecord;
 use crate::state::sessions::SessionRecord;
 use crate::state::tasks::TaskRecord;
 use crate::table::{Index, Table};
@@ -31,6 +32,7 @@ pub mod outputs;
 pub mod resources;
 pub mod resumes;
 pub mod retention;
+pub mod runs;
 pub mod sessions;
 pub mod tasks;
 pub mod verdicts;
@@ -94,16 +96,20 @@ pub struct EngineState {
     pub(crate) handles: Table<HandleKey, TokenFingerprint>,
     pub(crate) resumes: Table<ResumeKey, ResumePending>,
     pub(crate) resources: Table<String, Arc<Value>>,
-    /// Edges: (owner, task), (parent, child), (task, question).
+    pub(crate) runs: Table<RunId, RunRecord>,
+    /// Edges: (owner, task), (parent, child), (task, question), (run, step, task).
     pub(crate) owned: Index<(SessionId, TaskId)>,
     pub(crate) children: Index<(TaskId, TaskId)>,
     pub(crate) questions: Index<(TaskId, ResumeKey)>,
-    /// Deadlines and orders: lapses, token ends, settled tasks, retired tokens, detached sessions.
+    pub(crate) steps: Index<(RunId, StepKey, TaskId)>,
+    /// Deadlines and orders: lapses, token ends, settled tasks that may be forgotten, retired
+    /// tokens, detached sessions, ended runs.
     pub(crate) lapses: Index<(u64, SessionId)>,
     pub(crate) expiries: Index<(u64, TokenFingerprint)>,
     pub(crate) settled: Index<(u64, TaskId)>,
     pub(crate) retired: Index<(u64, TokenFingerprint)>,
     pub(crate) idle_sessions: Index<(u64, SessionId)>,
+    pub(crate) ended_runs: Index<(u64, RunId)>,
     pub(crate) counters: Counters,
     counters_before: Counters,
     tail: VecDeque<Arc<EventRecord>>,
@@ -122,14 +128,17 @@ impl PartialEq for EngineState {
             && self.handles == other.handles
             && self.resumes == other.resumes
             && self.resources == other.resources
+            && self.runs == other.runs
             && self.owned == other.owned
             && self.children == other.children
             && self.questions == other.questions
+            && self.steps == other.steps
             && self.lapses == other.lapses
             && self.expiries == other.expiries
             && self.settled == other.settled
             && self.retired == other.retired
             && self.idle_sessions == other.idle_sessions
+            && self.ended_runs == other.ended_runs
             && self.counters == other.counters
     }
 }
@@ -147,14 +156,17 @@ macro_rules! every_table {
         state.handles.$method();
         state.resumes.$method();
         state.resources.$method();
+        state.runs.$method();
         state.owned.$method();
         state.children.$method();
         state.questions.$method();
+        state.steps.$method();
         state.lapses.$method();
         state.expiries.$method();
         state.settled.$method();
         state.retired.$method();
         state.idle_sessions.$method();
+        state.ended_runs.$method();
     }};
 }
 
@@ -173,14 +185,17 @@ impl EngineState {
             handles: Table::default(),
             resumes: Table::default(),
             resources: Table::default(),
+            runs: Table::default(),
             owned: Index::default(),
             children: Index::default(),
             questions: Index::default(),
+            steps: Index::default(),
             lapses: Index::default(),
             expiries: Index::default(),
             settled: Index::default(),
             retired: Index::default(),
             idle_sessions: Index::default(),
+            ended_runs: Index::default(),
             counters: Counters::default(),
             counters_before: Counters::default(),
             tail: VecDeque::new(),

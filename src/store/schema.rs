@@ -33,6 +33,7 @@ fn columns(table: TableName) -> &'static [(&'static str, &'static str)] {
             ("parent", "$.parent"),
             ("session", "$.session"),
             ("question", "$.suspended_on"),
+            ("run", "$.step.run"),
         ],
         TableName::Specs => &[("agent", "$.agent"), ("directive", "$.initial_directive")],
         TableName::Attempts => &[("output_bytes", "$.output_bytes")],
@@ -53,6 +54,13 @@ fn columns(table: TableName) -> &'static [(&'static str, &'static str)] {
             ("uses_left", "$.uses_left"),
             ("revoked", "$.revoked"),
             ("task", "$.task_id"),
+        ],
+        TableName::Runs => &[
+            ("name", "$.name"),
+            ("status", "$.status"),
+            ("started_at", "$.started_at"),
+            ("ended_at", "$.ended_at"),
+            ("resumed", "$.resumed"),
         ],
         TableName::Resumes => {
             &[("task", "$.task_id"), ("asked_at", "$.asked_at"), ("closed", "$.closed")]

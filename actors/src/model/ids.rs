@@ -130,6 +130,20 @@ id_type!(
     "R-"
 );
 
+id_type!(
+    /// Names one run of a program: `run-` and 32 hex digits.
+    RunId,
+    "run id",
+    "run-"
+);
+id_type!(
+    /// Names one call of a step within a run: `step-` and 32 hex digits. Not drawn: it follows from
+    /// what the step is called with, so that the same call has the same key in every process.
+    StepKey,
+    "step key",
+    "step-"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::model::ids::{ResumeKey, TaskId, WorkerId, as_text, hex_digits};
+use crate::model::ids::{ResumeKey, RunId, TaskId, WorkerId, as_text, hex_digits};
 
 /// Separates the seeds of simulations from every other use of the hash.
 const SIMULATION_CONTEXT: &str = "adjutant 2026-11-21 mint v1 simulation seed";
@@ -76,6 +76,12 @@ impl Mint {
     #[must_use]
     pub fn resume_key(&self) -> ResumeKey {
         ResumeKey::from_bits(self.bits128())
+    }
+
+    /// A fresh run id.
+    #[must_use]
+    pub fn run_id(&self) -> RunId {
+        RunId::from_bits(self.bits128())
     }
 
     /// A fresh token nonce: 32 lower-case hex digits.

@@ -7,6 +7,7 @@ use crate::model::ids::TaskId;
 use crate::model::task::TaskStatus;
 use crate::state::EngineState;
 use crate::state::effect::Effect;
+use crate::state::runs::RunStatus;
 
 impl EngineState {
     /// Checks every rule; the error names the rule and what broke it.
@@ -21,6 +22,7 @@ impl EngineState {
         self.audit_edges()?;
         self.audit_tokens()?;
         self.audit_bodies()?;
+        self.audit_runs()?;
         self.audit_event_order()
     }
 
@@ -39,7 +41,11 @@ impl EngineState {
         let may_live = matches!(task.status, TaskStatus::Running | TaskStatus::Suspended);
         rule("live attempts", id, !task.live || (may_live && task.attempt > 0))?;
         let settled = self.settled.contains(&(task.settled_ms, id));
-        rule("settled", id, task.status.is_settled() == settled)?;
+        let may_go = task.status.is_settled() && !self.is_pinned(id);
+        rule("settled", id, may_go == settled)?;
+        let edge =
+            task.step.as_ref().is_none_or(|own| self.steps.contains(&(own.run, own.key, id)));
+        rule("step edges", id, edge)?;
         let held = self.attempts.get(&(id, task.attempt));
         let armed = held.is_some_and(|attempt| self.handles.contains(&attempt.handle));
         rule("handles", id, task.live == armed)?;
@@ -57,7 +63,11 @@ impl EngineState {
         for (id, root) in self.tasks.iter().filter(|(id, task)| task.root == **id) {
             same("tree counts", below.get(id).copied().unwrap_or(0), root.tree_live)?;
         }
-        let settled = self.tasks.iter().filter(|(_, task)| task.status.is_settled()).count();
+        let settled = self
+            .tasks
+            .iter()
+            .filter(|(id, task)| task.status.is_settled() && !self.is_pinned(**id))
+            .count();
         same("settled order", settled as u64, self.settled.len() as u64)
     }
 
@@ -102,6 +112,20 @@ impl EngineState {
             .filter(|(_, output)| matches!(output.body(), Some(Body::Large { .. })))
             .count() as u64;
         same("bodies", held, self.bodies.iter().map(|(_, body)| body.holders).sum())
+    }
+
+    /// Every step edge has its task, and the order of the ended holds exactly the ended runs.
+    fn audit_runs(&self) -> Result<(), String> {
+        let with_step = self.tasks.iter().filter(|(_, task)| task.step.is_some()).count();
+        same("step edges", with_step as u64, self.steps.len() as u64)?;
+        for (id, run) in self.runs.iter() {
+            let ended = run.status != RunStatus::Open;
+            if ended != self.ended_runs.contains(&(run.ended_ms, *id)) {
+                return Err(format!("ended runs: broken at {id}"));
+            }
+        }
+        let ended = self.runs.iter().filter(|(_, run)| run.status != RunStatus::Open).count();
+        same("ended runs", ended as u64, self.ended_runs.len() as u64)
     }
 
     /// The tail is without gaps, and the newest number is that of its last event or, within a

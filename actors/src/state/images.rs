@@ -17,12 +17,13 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::ids::{ResumeKey, SessionId, TaskId};
+use crate::model::ids::{ResumeKey, RunId, SessionId, TaskId};
 use crate::model::task::{TaskSpec, TaskStatus};
 use crate::model::token::{HandleKey, TokenFingerprint};
 use crate::state::auth::CapTokenRecord;
 use crate::state::outputs::{BodyHash, OutputRecord};
 use crate::state::resumes::ResumePending;
+use crate::state::runs::{RunRecord, StepOf};
 use crate::state::sessions::SessionRecord;
 
 mod collect;
@@ -62,11 +63,13 @@ pub enum TableName {
     Resumes,
     /// Named values.
     Resources,
+    /// Runs of programs.
+    Runs,
 }
 
 impl TableName {
     /// Every table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Tasks,
         Self::Specs,
         Self::Attempts,
@@ -77,6 +80,7 @@ impl TableName {
         Self::Tokens,
         Self::Resumes,
         Self::Resources,
+        Self::Runs,
     ];
 
     /// The word for the table, fit for a table's name in a database.
@@ -93,6 +97,7 @@ impl TableName {
             Self::Tokens => "tokens",
             Self::Resumes => "resumes",
             Self::Resources => "resources",
+            Self::Runs => "runs",
         }
     }
 
@@ -110,6 +115,7 @@ impl TableName {
             Self::Tokens => 8,
             Self::Resumes => 9,
             Self::Resources => 10,
+            Self::Runs => 11,
         }
     }
 
@@ -150,6 +156,8 @@ pub enum Key {
     Resume(ResumeKey),
     /// A named value.
     Resource(String),
+    /// A run.
+    Run(RunId),
 }
 
 /// Reads a text form that a type has for serde only.
@@ -173,6 +181,7 @@ impl Key {
             Self::Token(_) => TableName::Tokens,
             Self::Resume(_) => TableName::Resumes,
             Self::Resource(_) => TableName::Resources,
+            Self::Run(_) => TableName::Runs,
         }
     }
 
@@ -188,6 +197,7 @@ impl Key {
             Self::Token(fingerprint) => fingerprint.to_string(),
             Self::Resume(key) => key.to_string(),
             Self::Resource(name) => name.clone(),
+            Self::Run(id) => id.to_string(),
         }
     }
 
@@ -210,6 +220,7 @@ impl Key {
             TableName::Tokens => Self::Token(parse_text(text)?),
             TableName::Resumes => Self::Resume(text.parse().ok()?),
             TableName::Resources => Self::Resource(text.to_owned()),
+            TableName::Runs => Self::Run(text.parse().ok()?),
         };
         (key.text() == text).then_some(key)
     }
@@ -299,6 +310,7 @@ pub(crate) enum Record {
     Token(CapTokenRecord),
     Resume(ResumePending),
     Resource(Arc<Value>),
+    Run(RunRecord),
 }
 
 impl Record {
@@ -313,6 +325,7 @@ impl Record {
             Self::Session(session) => serde_json::to_writer(out, session),
             Self::Token(token) => serde_json::to_writer(out, token),
             Self::Resume(resume) => serde_json::to_writer(out, resume),
+            Self::Run(run) => serde_json::to_writer(out, run),
         }
     }
 }
@@ -334,6 +347,8 @@ pub(crate) struct TaskImage {
     session: Option<SessionId>,
     revision: u64,
     next_prompt: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    step: Option<Arc<StepOf>>,
 }
 
 /// A task's result: by reference where an output event holds it already.

@@ -25,6 +25,7 @@ impl EngineState {
         self.sweep_tokens(now, &mut budget);
         self.sweep_tasks(now, &mut budget);
         self.sweep_sessions(now, &mut budget);
+        self.sweep_runs(now, &mut budget);
         budget == 0
     }
 
@@ -59,7 +60,7 @@ impl EngineState {
     fn forget_task(&mut self, id: TaskId, now: Now, budget: &mut usize) {
         let Some(record) = self.tasks.get(&id) else { return };
         let (since, attempts) = (record.settled_ms, record.attempt);
-        let (parent, session) = (record.parent, record.session);
+        let (parent, session, step) = (record.parent, record.session, record.step.clone());
         if record.tree_live > 0 {
             self.settled.remove(&(since, id));
             self.settled.insert((now.ms, id));
@@ -89,6 +90,9 @@ impl EngineState {
         }
         if let Some(session) = session {
             self.owned.remove(&(session, id));
+        }
+        if let Some(step) = step {
+            self.steps.remove(&(step.run, step.key, id));
         }
         self.settled.remove(&(since, id));
         self.tasks.remove(&id);
@@ -125,11 +129,29 @@ impl EngineState {
         }
     }
 
-    fn questions_of(&self, task: TaskId) -> Vec<crate::model::ids::ResumeKey> {
+    pub(crate) fn questions_of(&self, task: TaskId) -> Vec<crate::model::ids::ResumeKey> {
         use crate::model::ids::ResumeKey;
         let first = (task, ResumeKey::from_bits(0));
         let last = (task, ResumeKey::from_bits(u128::MAX));
         self.questions.range(first..=last).map(|(_, key)| *key).collect()
+    }
+
+    /// Forgets ended runs. Their tasks are forgotten by the rules of tasks.
+    fn sweep_runs(&mut self, now: Now, budget: &mut usize) {
+        let age = millis(self.rules.retention.settled_age);
+        let max = usize::try_from(self.rules.retention.ended_runs).unwrap_or(usize::MAX);
+        while *budget > 0 {
+            match self.ended_runs.first().copied() {
+                Some((since, id))
+                    if since.saturating_add(age) <= now.ms || self.ended_runs.len() > max =>
+                {
+                    self.ended_runs.remove(&(since, id));
+                    self.runs.remove(&id);
+                    *budget -= 1;
+                }
+                _ => return,
+            }
+        }
     }
 
     /// Forgets detached sessions whose token can never bring them back.

@@ -149,6 +149,13 @@ impl EngineState {
         Ok(id)
     }
 
+    /// Detaches a session and revokes its token, for the host that opened it.
+    pub(crate) fn end_session(&mut self, id: SessionId, now: Now) {
+        let Some(token) = self.sessions.get(&id).map(|record| record.token) else { return };
+        self.close_session(id, now);
+        self.revoke_token(token);
+    }
+
     /// Detaches one session if it is attached.
     fn close_session(&mut self, id: SessionId, now: Now) {
         let Some(record) = self.sessions.get_mut(&id) else { return };

@@ -11,6 +11,7 @@ use crate::model::task::{TaskSpec, TaskState, TaskStatus};
 use crate::state::attempts::Verdict;
 use crate::state::auth::{Access, Reach};
 use crate::state::effect::{Effect, Now};
+use crate::state::runs::StepOf;
 use crate::state::{EngineState, Rules};
 
 /// What the state keeps of a task. Cheap to clone: a turn keeps a copy of what it touches.
@@ -39,6 +40,8 @@ pub(crate) struct TaskRecord {
     pub(crate) revision: u64,
     /// Prompt of the next attempt, where a senior set one.
     pub(crate) next_prompt: Option<Arc<str>>,
+    /// The step of a run that it carries out.
+    pub(crate) step: Option<Arc<StepOf>>,
 }
 
 /// A task that is about to be created.
@@ -102,6 +105,7 @@ impl EngineState {
             tree_live: 0,
             revision: 1,
             next_prompt: None,
+            step: None,
         };
         self.tasks.insert(new.id, record);
         if let Some(parent) = parent {
@@ -164,7 +168,7 @@ impl EngineState {
     /// Moves a task to another status. The one place where a status changes.
     ///
     /// **Invariant:** only along [`TaskStatus::may_become`]; `settled` holds exactly the settled
-    /// tasks; the counts of live tasks follow (`audit`: settled, live counts).
+    /// tasks that no open run needs; the counts of live tasks follow (`audit`: settled, live counts).
     ///
     /// # Errors
     /// `InvalidTransition`; nothing is changed then. `wish` ends its sentence.
@@ -188,20 +192,19 @@ impl EngineState {
                 record.settled_ms = now.ms;
             }
         }
+        if from.is_settled() {
+            self.settled.remove(&(settled_ms, id));
+        }
+        if next.is_settled() && !self.is_pinned(id) {
+            self.settled.insert((now.ms, id));
+        }
         match (from.is_settled(), next.is_settled()) {
             (false, true) => {
                 self.count_live(root, false);
-                self.settled.insert((now.ms, id));
                 self.forget_overflow(now);
             }
-            (true, false) => {
-                self.settled.remove(&(settled_ms, id));
-                self.count_live(root, true);
-            }
-            (true, true) => {
-                self.settled.remove(&(settled_ms, id));
-                self.settled.insert((now.ms, id));
-            }
+            (true, false) => self.count_live(root, true),
+            (true, true) => {}
             (false, false) => {}
         }
         Ok(())

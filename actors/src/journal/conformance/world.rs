@@ -10,7 +10,7 @@ use crate::config::EngineCfg;
 use crate::errors::EngineError;
 use crate::journal::Batch;
 use crate::model::event::EventRecord;
-use crate::model::ids::{ResumeKey, TaskId};
+use crate::model::ids::{ResumeKey, RunId, StepKey, TaskId};
 use crate::model::mint::Mint;
 use crate::model::output::{ContentRef, OutputEvent};
 use crate::model::role::Role;
@@ -23,6 +23,7 @@ use crate::state::effect::Now;
 use crate::state::images::{Image, Mark, TableName, Touched};
 use crate::state::outputs::NewOutput;
 use crate::state::resumes::Measured;
+use crate::state::runs::{NewRun, RunStatus};
 use crate::state::sessions::NewSession;
 use crate::state::tasks::NewTask;
 use crate::state::{EngineState, Rules};
@@ -65,6 +66,7 @@ pub struct World {
     number: u64,
     tasks: Vec<TaskId>,
     open: Vec<ResumeKey>,
+    runs: Vec<RunId>,
     changes: Vec<(Vec<Change>, Mark)>,
     events: Vec<EventRecord>,
 }
@@ -84,6 +86,7 @@ impl World {
             number: 0,
             tasks: Vec::new(),
             open: Vec::new(),
+            runs: Vec::new(),
             changes: Vec::new(),
             events: Vec::new(),
         }
@@ -198,7 +201,45 @@ impl World {
                 let paused = self.draw(4) == 0;
                 self.state.set_paused(Access::Trusted, paused, now)
             }
-            _ => self.attach(),
+            98 => self.attach(),
+            _ => self.run(),
+        }
+    }
+
+    /// Opens a run, starts a step of the newest one, notes how one ended, or ends the run.
+    fn run(&mut self) -> Result<(), EngineError> {
+        let now = self.now;
+        self.ids += 1;
+        match (self.draw(4), self.runs.last().copied()) {
+            (0, Some(run)) => {
+                self.runs.pop();
+                let report = Arc::new(json!({ "outcome": "pass" }));
+                self.state.end_run(run, RunStatus::Pass, report, now)
+            }
+            (1 | 2, Some(run)) => {
+                let (id, key) = (TaskId::from_bits(self.ids), StepKey::from_bits(self.ids % 5));
+                let spec = Arc::new(TaskSpec::new("coder", "take the step"));
+                let new = NewTask { id, spec, parent: None };
+                let task = self.state.start_step(Access::Trusted, run, key, new, now)?;
+                self.state.note_told(task, Arc::new(json!({ "end": "timeout" })));
+                self.tasks.push(task);
+                Ok(())
+            }
+            _ => {
+                let run = RunId::from_bits(self.ids);
+                let (document, input) = (Arc::new(json!({ "id": "r" })), Arc::new(Value::Null));
+                let new = NewRun {
+                    name: "r".into(),
+                    document,
+                    document_hash: "d".into(),
+                    input,
+                    input_hash: "i".into(),
+                    settings: Arc::new(Value::Null),
+                    sessions: Vec::new(),
+                };
+                self.runs.push(run);
+                self.state.open_run(run, new, now)
+            }
         }
     }
 

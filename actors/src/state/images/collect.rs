@@ -62,6 +62,7 @@ impl EngineState {
         keys.extend(self.tokens.touched().map(|fingerprint| Key::Token(*fingerprint)));
         keys.extend(self.resumes.touched().map(|key| Key::Resume(*key)));
         keys.extend(self.resources.touched().map(|name| Key::Resource(name.clone())));
+        keys.extend(self.runs.touched().map(|id| Key::Run(*id)));
     }
 
     /// Notes every record there is: for a whole copy of a state.
@@ -82,6 +83,7 @@ impl EngineState {
         keys.extend(self.tokens.iter().map(|(fingerprint, _)| Key::Token(*fingerprint)));
         keys.extend(self.resumes.iter().map(|(key, _)| Key::Resume(*key)));
         keys.extend(self.resources.iter().map(|(name, _)| Key::Resource(name.clone())));
+        keys.extend(self.runs.iter().map(|(id, _)| Key::Run(*id)));
     }
 
     fn announced_now(&self) -> impl Iterator<Item = &Event> {
@@ -152,6 +154,7 @@ impl EngineState {
             Key::Token(fingerprint) => self.tokens.get(fingerprint).cloned().map(Record::Token),
             Key::Resume(resume) => self.resumes.get(resume).cloned().map(Record::Resume),
             Key::Resource(name) => self.resources.get(name).cloned().map(Record::Resource),
+            Key::Run(id) => self.runs.get(id).cloned().map(Record::Run),
         };
         Some(Image { key, record })
     }
@@ -172,6 +175,7 @@ impl EngineState {
             session: task.session,
             revision: task.revision,
             next_prompt: task.next_prompt.clone(),
+            step: task.step.clone(),
         }
     }
 

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::model::event::EventRecord;
-use crate::model::ids::{ResumeKey, SessionId, TaskId};
+use crate::model::ids::{ResumeKey, RunId, SessionId, TaskId};
 use crate::model::output::{ContentRef, OutputEvent};
 use crate::model::task::{TaskSpec, TaskStatus};
 use crate::model::token::TokenFingerprint;
@@ -19,6 +19,7 @@ use crate::state::images::{
 };
 use crate::state::outputs::{Body, BodyHash, OutputRecord};
 use crate::state::resumes::ResumePending;
+use crate::state::runs::RunRecord;
 use crate::state::sessions::SessionRecord;
 use crate::state::{EngineState, Rules};
 
@@ -55,6 +56,7 @@ pub struct Rebuild {
     tokens: HashMap<TokenFingerprint, CapTokenRecord>,
     resumes: HashMap<ResumeKey, ResumePending>,
     resources: HashMap<String, Arc<Value>>,
+    runs: HashMap<RunId, RunRecord>,
     set_aside: Vec<SetAside>,
 }
 
@@ -107,6 +109,7 @@ impl Rebuild {
             Key::Token(fingerprint) => drop(self.tokens.insert(fingerprint, decode(image)?)),
             Key::Resume(key) => drop(self.resumes.insert(key, decode(image)?)),
             Key::Resource(name) => drop(self.resources.insert(name, decode(image)?)),
+            Key::Run(id) => drop(self.runs.insert(id, decode(image)?)),
         }
         Ok(())
     }
@@ -236,11 +239,7 @@ impl Rebuild {
 }
 
 /// The longest run of events without gaps that ends with `last`, at most `max` of them.
-fn newest_run(
-    events: Vec<EventRecord>,
-    last: u64,
-    max: usize,
-) -> VecDeque<Arc<EventRecord>> {
+fn newest_run(events: Vec<EventRecord>, last: u64, max: usize) -> VecDeque<Arc<EventRecord>> {
     let mut run = VecDeque::new();
     let mut next = last;
     for record in events.into_iter().rev() {

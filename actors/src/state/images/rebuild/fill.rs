@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::model::ids::{SessionId, TaskId};
+use crate::model::ids::{RunId, SessionId, TaskId};
 use crate::model::token::TokenFingerprint;
 use crate::state::EngineState;
 use crate::state::attempts::AttemptRecord;
@@ -12,6 +12,7 @@ use crate::state::auth::CapTokenRecord;
 use crate::state::images::rebuild::{Rebuild, lost_handle, output_record};
 use crate::state::images::{Key, ResultImage, SetAside, TaskImage, TextImage};
 use crate::state::outputs::{Body, BodyRecord, OutputRecord};
+use crate::state::runs::{RunRecord, RunStatus};
 use crate::state::sessions::SessionRecord;
 use crate::state::tasks::TaskRecord;
 use crate::table::Table;
@@ -47,6 +48,7 @@ impl EngineState {
         self.tasks.commit();
         fill(&mut self.resumes, rows.resumes);
         fill(&mut self.resources, rows.resources);
+        self.fill_runs(rows.runs);
         self.fill_tokens(rows.tokens);
         fill(&mut self.sessions, rows.sessions);
         self.index_tasks();
@@ -169,7 +171,7 @@ impl EngineState {
         for id in ids {
             let Some(task) = self.tasks.get(&id) else { continue };
             let (status, settled_ms, root) = (task.status, task.settled_ms, task.root);
-            let (parent, session) = (task.parent, task.session);
+            let (parent, session, step) = (task.parent, task.session, task.step.clone());
             let live = task.live.then_some(task.attempt);
             if let Some(session) = session {
                 self.owned.insert((session, id));
@@ -180,10 +182,13 @@ impl EngineState {
                 above.children += 1;
                 self.children.insert((parent, id));
             }
-            if status.is_settled() {
-                self.settled.insert((settled_ms, id));
-            } else {
+            if let Some(step) = step {
+                self.steps.insert((step.run, step.key, id));
+            }
+            if !status.is_settled() {
                 self.count_live(root, true);
+            } else if !self.is_pinned(id) {
+                self.settled.insert((settled_ms, id));
             }
             if let Some(attempt) = live
                 && let Some(record) = self.attempts.get(&(id, attempt))
@@ -196,6 +201,16 @@ impl EngineState {
                 self.handles.insert(record.handle, TokenFingerprint::of_nonce(""));
             }
         }
+    }
+
+    fn fill_runs(&mut self, runs: impl IntoIterator<Item = (RunId, RunRecord)>) {
+        for (id, run) in runs {
+            if run.status != RunStatus::Open {
+                self.ended_runs.insert((run.ended_ms, id));
+            }
+            self.runs.insert(id, run);
+        }
+        self.runs.commit();
     }
 
     fn index_sessions(&mut self) {
@@ -253,5 +268,6 @@ fn task_record(
         tree_live: 0,
         revision: image.revision,
         next_prompt: image.next_prompt,
+        step: image.step,
     }
 }
