@@ -4,7 +4,8 @@
 //! the file references inside it and every compile error; it reads no file outside the document's
 //! folder. It is entered through [`load_blueprint`] or [`parse_blueprint`], then [`check()`];
 //! [`check_file`] does both and reports the faults of both together. [`compile()`] makes a
-//! [`Program`] for an engine of it, and [`run()`] runs that: only these two touch an engine.
+//! [`Program`] for an engine of it, [`run()`] runs that, and [`resume()`] goes on with a run that was
+//! kept: only these touch an engine.
 
 mod check;
 mod document;
@@ -18,8 +19,11 @@ mod agent_md;
 mod compile;
 mod file_ref;
 mod functions;
+mod kept;
 mod record;
+mod resume;
 mod run;
+mod session;
 mod step;
 
 pub use check::{Known, Warning, check};
@@ -32,6 +36,7 @@ pub use error::{CompileError, CompileErrors};
 pub use flow::steps;
 pub use functions::Functions;
 pub use load::{check_file, check_text, load_blueprint, parse_blueprint};
+pub use resume::resume;
 pub use run::{RunObserver, RunOptions, RunOutcome, RunReport, StepEnd, run};
 pub use schema::json_schema;
 pub use spec::{AgentSpec, AskSpec, OperatorSpec, RustFnSpec, SubprocessSpec};

@@ -28,6 +28,7 @@ mod events;
 mod poll;
 mod registries;
 mod resume;
+mod runs;
 mod senior;
 mod sessions;
 mod tasks;
@@ -51,6 +52,7 @@ struct Inner {
     bridges: Registry<dyn SeniorBridge>,
     hooks: Registry<dyn SpawnHook>,
     operators: Registry<dyn Operator>,
+    active_runs: runs::ActiveRuns,
 }
 
 /// A long-running engine. Cheap to clone; the last clone dropped stops its actors.
@@ -306,6 +308,7 @@ impl Inner {
             bridges: Registry::default(),
             hooks: Registry::default(),
             operators: Registry::default(),
+            active_runs: runs::ActiveRuns::default(),
         }
     }
 }

@@ -79,7 +79,9 @@ pub use adjutant_actors::journal;
 pub use adjutant_actors::launch::{Worker, WorkerError};
 pub use adjutant_actors::messages::Intensity;
 pub use adjutant_actors::model::event::{Event, EventRecord};
-pub use adjutant_actors::model::ids::{IdParseError, ResumeKey, SessionId, TaskId, WorkerId};
+pub use adjutant_actors::model::ids::{
+    IdParseError, ResumeKey, RunId, SessionId, TaskId, WorkerId,
+};
 pub use adjutant_actors::model::mint::Mint;
 pub use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
 pub use adjutant_actors::model::role::{Role, RoleVerbGate, Verb, default_role_verb_table};
@@ -95,6 +97,7 @@ pub use adjutant_actors::state::attempts::AttemptEnd;
 pub use adjutant_actors::state::auth::{Access, CapTokenConsumeError, CapTokenRecord};
 pub use adjutant_actors::state::effect::Now;
 pub use adjutant_actors::state::resumes::ResumePending;
+pub use adjutant_actors::state::runs::{RunRecord, RunStatus};
 pub use adjutant_actors::state::sessions::HeartbeatReply;
 pub use adjutant_actors::system::{Counts, ShutdownReport};
 pub use async_trait::async_trait;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use adjutant_actors::model::session::OperatorKind;
 use mlua_flow_ir::Node;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::blueprint::check::{Known, check};
 use crate::blueprint::document::{AgentDef, Blueprint};
-use crate::blueprint::error::CompileErrors;
+use crate::blueprint::error::{CompileError, CompileErrors};
 use crate::blueprint::functions::Functions;
 use crate::blueprint::spec::{self, AgentSpec, SubprocessSpec};
 use crate::engine::Engine;
@@ -52,6 +53,8 @@ pub(crate) struct Agent {
 
 /// A blueprint that was compiled for an engine.
 pub struct Program {
+    name: String,
+    document: Arc<Value>,
     agents: HashMap<String, Agent>,
     flow: Node,
     ttl: Option<Duration>,
@@ -61,6 +64,19 @@ pub struct Program {
 }
 
 impl Program {
+    /// The blueprint's id.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The document that it was compiled from. Holds what the blueprint holds, environment values
+    /// included.
+    #[must_use]
+    pub fn document(&self) -> &Arc<Value> {
+        &self.document
+    }
+
     /// What looks like a slip in the document and stopped nothing.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
@@ -127,7 +143,10 @@ pub async fn compile(
         }
         agents.insert(def.name.clone(), agent(engine, blueprint, def, &spec, functions)?);
     }
+    let document = serde_json::to_value(blueprint).map_err(unwritable)?;
     Ok(Program {
+        name: blueprint.id.clone(),
+        document: Arc::new(document),
         agents,
         flow: blueprint.flow.clone(),
         ttl: blueprint.metadata.default_run_ttl_secs.map(Duration::from_secs),
@@ -135,6 +154,12 @@ pub async fn compile(
         default_kind: blueprint.default_operator_kind,
         warnings: warnings.iter().map(ToString::to_string).collect(),
     })
+}
+
+/// A document that serde cannot write; a checked one always can be.
+fn unwritable(error: serde_json::Error) -> CompileErrors {
+    let (field, msg) = (String::new(), format!("it cannot be written: {error}"));
+    CompileErrors::from(CompileError::InvalidDocument { field, msg })
 }
 
 /// Builds one agent from its checked spec.

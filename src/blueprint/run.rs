@@ -1,28 +1,26 @@
 //! Running a program: attach, evaluate the flow, report how it came out.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
-use adjutant_actors::model::ids::TaskId;
-use adjutant_actors::model::role::Role;
+use adjutant_actors::model::ids::{RunId, TaskId};
 use adjutant_actors::model::session::OperatorKind;
-use adjutant_actors::model::token::CapToken;
 use mlua_flow_ir::{CtxStorage, MemoryCtx, NoExterns, eval_async_with_storage_externs};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::blueprint::compile::Program;
+use crate::blueprint::resume::carry_on;
+use crate::blueprint::session::Session;
 use crate::blueprint::step::Steps;
 use crate::engine::Engine;
 use crate::operator::SeniorBridge;
-
-/// Life of a run where neither the caller nor the blueprint names one.
-const DEFAULT_TTL: Duration = Duration::from_secs(1800);
-/// How much longer than the run its tokens live, so that its clean-up can still use them.
-const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +72,8 @@ pub enum RunOutcome {
     },
     /// The run was cancelled.
     Cancelled,
+    /// The run was left open: it goes on where somebody resumes it.
+    Left,
     /// Anything else: a step failed, or the flow itself is wrong.
     Failed {
         /// Why.
@@ -124,6 +124,13 @@ pub struct RunOptions {
     pub observer: Arc<dyn RunObserver>,
     /// Cancels the run and its tasks.
     pub cancel: CancellationToken,
+    /// Keeps the run under this id, so that it can be resumed.
+    pub id: Option<RunId>,
+    /// What the host keeps with the run for whoever resumes it.
+    pub settings: Value,
+    /// Stops a kept run and leaves it open. Its live attempts go on until the engine ends; what
+    /// they come to is used when the run is resumed.
+    pub leave: CancellationToken,
 }
 
 impl Default for RunOptions {
@@ -137,6 +144,9 @@ impl Default for RunOptions {
             operator_backend_id: None,
             observer: Arc::new(()),
             cancel: CancellationToken::new(),
+            id: None,
+            settings: Value::Null,
+            leave: CancellationToken::new(),
         }
     }
 }
@@ -144,39 +154,78 @@ impl Default for RunOptions {
 /// Runs a program on an initial context and reports how it came out. Every step is one task and
 /// one dispatch. Dropping the future, cancelling it and its time-out all cancel the open tasks.
 ///
+/// With [`RunOptions::id`] the run is kept by the engine, and in its journal where it has one.
+/// Dropping the future then leaves the run open, as the death of the process does; a call with the
+/// same id, program and input goes on with it as [`resume`] does, and one after its end gives the
+/// report that was kept.
+///
 /// # Errors
-/// Where the run could not begin: the session could not be attached.
+/// Where the run could not begin: the session could not be attached. For a kept run also those of
+/// [`resume`].
 pub async fn run(
     engine: &Engine,
     program: Arc<Program>,
     input: Value,
     options: RunOptions,
 ) -> Result<RunReport, EngineError> {
-    let ttl = options.ttl.or(program.ttl()).unwrap_or(DEFAULT_TTL);
-    let session = Session::attach(engine, &program, &options, ttl).await?;
-    let steps = Steps {
-        engine: engine.clone(),
-        program: program.clone(),
-        operator: session.operator.clone(),
-        senior: session.senior.clone(),
-        bridge: options.senior,
-        observer: options.observer,
-        hold: ttl,
-        fault: Mutex::new(None),
-    };
+    if let Some(id) = options.id {
+        return carry_on(engine, id, program, Some(input), options).await;
+    }
+    let session = Session::attach(engine, &program, &options).await?;
+    let steps = session.steps(&program, &options, None);
     let context: Arc<dyn CtxStorage> = MemoryCtx::shared(input);
-    let flow = eval_async_with_storage_externs(program.flow(), context.clone(), &steps, &NoExterns);
-    let outcome = tokio::select! {
-        biased;
-        () = options.cancel.cancelled() => RunOutcome::Cancelled,
-        end = tokio::time::timeout(ttl, flow) => match end {
-            Ok(Ok(())) => RunOutcome::Pass,
-            Ok(Err(error)) => failed(&steps, &error.to_string()),
-            Err(_) => RunOutcome::Timeout { step: None },
-        },
-    };
+    let outcome = evaluate(&steps, context.clone(), &options).await;
     session.end().await;
     Ok(RunReport { outcome, context: context.snapshot() })
+}
+
+/// Evaluates the flow to its end, the run's time-out, or a word from outside.
+pub(super) async fn evaluate(
+    steps: &Steps,
+    context: Arc<dyn CtxStorage>,
+    options: &RunOptions,
+) -> RunOutcome {
+    let (program, leave) = match &steps.kept {
+        Some(kept) => (steps.program.clone(), kept.leave.clone()),
+        None => (steps.program.clone(), CancellationToken::new()),
+    };
+    let flow = eval_async_with_storage_externs(program.flow(), context, steps, &NoExterns);
+    let over = steps.kept.as_ref().map(|kept| kept.over.clone());
+    let flow = Whole { _over: SetOnDrop(over), flow: Box::pin(flow) };
+    tokio::select! {
+        biased;
+        () = options.cancel.cancelled() => RunOutcome::Cancelled,
+        () = leave.cancelled() => RunOutcome::Left,
+        end = tokio::time::timeout(steps.hold, flow) => match end {
+            Ok(Ok(())) => RunOutcome::Pass,
+            Ok(Err(error)) => failed(steps, &error.to_string()),
+            Err(_) => RunOutcome::Timeout { step: None },
+        },
+    }
+}
+
+/// A flow that says that it was dropped before its steps are.
+struct Whole<F> {
+    _over: SetOnDrop,
+    flow: Pin<Box<F>>,
+}
+
+struct SetOnDrop(Option<Arc<AtomicBool>>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        if let Some(over) = &self.0 {
+            over.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<F: Future> Future for Whole<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.flow.as_mut().poll(cx)
+    }
 }
 
 /// The outcome of a flow that ended with an error: that of the step that brought it, if one did.
@@ -190,71 +239,5 @@ fn failed(steps: &Steps, error: &str) -> RunOutcome {
             end => RunOutcome::Failed { reason: format!("step {step} {end}") },
         },
         _ => RunOutcome::Failed { reason: error.to_owned() },
-    }
-}
-
-/// The two sessions of a run: the operator that starts its tasks, the senior that answers.
-struct Session {
-    engine: Engine,
-    operator: CapToken,
-    senior: CapToken,
-    bridge_id: Option<String>,
-}
-
-impl Session {
-    async fn attach(
-        engine: &Engine,
-        program: &Program,
-        options: &RunOptions,
-        ttl: Duration,
-    ) -> Result<Self, EngineError> {
-        let life = ttl.saturating_add(TOKEN_MARGIN);
-        let bridge_id = match &options.senior {
-            Some(bridge) => {
-                let id = format!("br-{:032x}", engine.mint().bits128());
-                engine.register_senior_bridge(id.clone(), bridge.clone()).await;
-                Some(id)
-            }
-            None => None,
-        };
-        let operator = engine
-            .attach_with_ids(
-                options.operator_id.clone(),
-                Role::Operator,
-                life,
-                options.kind,
-                bridge_id.clone(),
-                options.hook_id.clone(),
-                options.operator_backend_id.clone(),
-                std::collections::HashMap::new(),
-                program.agent_kinds().clone(),
-                program.default_kind(),
-            )
-            .await?;
-        let senior =
-            engine.attach(format!("{}-senior", options.operator_id), Role::Senior, life).await?;
-        Ok(Self { engine: engine.clone(), operator, senior, bridge_id })
-    }
-
-    /// Cancels what is still open of the run, and ends its sessions.
-    async fn end(self) {
-        let open = self.engine.read_session(&self.operator).await.map(|own| own.owned_task_ids);
-        for task in open.unwrap_or_default() {
-            let settled = match self.engine.read_task_state(&self.operator, &task).await {
-                Ok(state) => state.status.is_settled(),
-                Err(_) => true,
-            };
-            if !settled {
-                let _ = self.engine.cancel_task(&self.operator, &task).await;
-            }
-        }
-        for token in [&self.operator, &self.senior] {
-            if let Err(error) = self.engine.detach_and_revoke(token).await {
-                tracing::warn!(%error, "a run's session could not be ended");
-            }
-        }
-        if let Some(id) = &self.bridge_id {
-            self.engine.unregister_senior_bridge(id).await;
-        }
     }
 }

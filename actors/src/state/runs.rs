@@ -204,7 +204,8 @@ impl EngineState {
         Ok(())
     }
 
-    /// Hands an open run to whoever carries it on from now: the sessions before are ended.
+    /// Hands an open run to whoever carries it on from now: the sessions before are ended, and the
+    /// tasks that are not final are the first new one's. Looks at all of the run's tasks.
     ///
     /// # Errors
     /// `RunNotFound`; `RunState` where it has ended.
@@ -217,10 +218,28 @@ impl EngineState {
         let record = self.open_record(id)?;
         record.resumed = record.resumed.saturating_add(1);
         record.resumed_at = Some(now.unix);
+        let heir = sessions.first().copied();
         for before in std::mem::replace(&mut record.sessions, sessions) {
             self.end_session(before, now);
         }
+        for (_, task) in self.step_edges(id, None).collect::<Vec<_>>() {
+            self.give_task(task, heir);
+        }
         Ok(())
+    }
+
+    /// Makes a task that is not final one of another session's.
+    fn give_task(&mut self, id: TaskId, heir: Option<SessionId>) {
+        if self.tasks.get(&id).is_none_or(|record| record.status.is_final()) {
+            return;
+        }
+        let Some(record) = self.tasks.get_mut(&id) else { return };
+        if let Some(before) = std::mem::replace(&mut record.session, heir) {
+            self.owned.remove(&(before, id));
+        }
+        if let Some(heir) = heir {
+            self.owned.insert((heir, id));
+        }
     }
 
     fn open_record(&mut self, id: RunId) -> Result<&mut RunRecord, EngineError> {
