@@ -236,11 +236,7 @@ impl Rebuild {
 }
 
 /// The longest run of events without gaps that ends with `last`, at most `max` of them.
-fn newest_run(
-    events: Vec<EventRecord>,
-    last: u64,
-    max: usize,
-) -> VecDeque<Arc<EventRecord>> {
+fn newest_run(events: Vec<EventRecord>, last: u64, max: usize) -> VecDeque<Arc<EventRecord>> {
     let mut run = VecDeque::new();
     let mut next = last;
     for record in events.into_iter().rev() {
