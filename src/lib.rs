@@ -89,7 +89,9 @@ pub use adjutant_actors::model::role::{Role, RoleVerbGate, Verb, default_role_ve
 pub use adjutant_actors::model::session::{
     OperatorKind, OperatorSession, SessionFaces, collapse_operator_kind,
 };
-pub use adjutant_actors::model::task::{DispatchOutcome, TaskSpec, TaskState, TaskStatus};
+pub use adjutant_actors::model::task::{
+    DispatchOutcome, OnInterrupt, TaskSpec, TaskState, TaskStatus,
+};
 pub use adjutant_actors::model::token::{
     CapToken, CapTokenDecodeError, TokenFingerprint, TokenRequest, TokenSigner,
 };

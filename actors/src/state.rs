@@ -16,6 +16,7 @@ use crate::model::token::{HandleKey, TokenFingerprint};
 use crate::state::attempts::AttemptRecord;
 use crate::state::auth::CapTokenRecord;
 use crate::state::effect::{Effect, Now};
+use crate::state::keys::OwnedKey;
 use crate::state::outputs::{BodyHash, BodyRecord, OutputRecord};
 use crate::state::resumes::ResumePending;
 use crate::state::runs::RunRecord;
@@ -28,6 +29,7 @@ pub mod audit;
 pub mod auth;
 pub mod effect;
 pub mod images;
+pub mod keys;
 pub mod outputs;
 pub mod resources;
 pub mod resumes;
@@ -97,6 +99,9 @@ pub struct EngineState {
     pub(crate) resumes: Table<ResumeKey, ResumePending>,
     pub(crate) resources: Table<String, Arc<Value>>,
     pub(crate) runs: Table<RunId, RunRecord>,
+    /// Idempotency keys of tasks, and those of attempts within their task.
+    pub(crate) task_keys: Table<Arc<OwnedKey>, TaskId>,
+    pub(crate) attempt_keys: Table<(TaskId, Arc<OwnedKey>), u32>,
     /// Edges: (owner, task), (parent, child), (task, question), (run, step, task).
     pub(crate) owned: Index<(SessionId, TaskId)>,
     pub(crate) children: Index<(TaskId, TaskId)>,
@@ -129,6 +134,8 @@ impl PartialEq for EngineState {
             && self.resumes == other.resumes
             && self.resources == other.resources
             && self.runs == other.runs
+            && self.task_keys == other.task_keys
+            && self.attempt_keys == other.attempt_keys
             && self.owned == other.owned
             && self.children == other.children
             && self.questions == other.questions
@@ -157,6 +164,8 @@ macro_rules! every_table {
         state.resumes.$method();
         state.resources.$method();
         state.runs.$method();
+        state.task_keys.$method();
+        state.attempt_keys.$method();
         state.owned.$method();
         state.children.$method();
         state.questions.$method();
@@ -186,6 +195,8 @@ impl EngineState {
             resumes: Table::default(),
             resources: Table::default(),
             runs: Table::default(),
+            task_keys: Table::default(),
+            attempt_keys: Table::default(),
             owned: Index::default(),
             children: Index::default(),
             questions: Index::default(),

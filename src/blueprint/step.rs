@@ -170,8 +170,8 @@ impl Steps {
         if let Some(before) = before {
             if before.live {
                 match self.await_attempt(task).await {
-                    Ok(state) if is_interrupted(&state) => {}
-                    Ok(state) => return StepEnd::of_state(state),
+                    Ok(Some(state)) => return StepEnd::of_state(state),
+                    Ok(None) => {}
                     Err(error) => return StepEnd::of_error(error),
                 }
             } else if before.status == TaskStatus::Suspended
@@ -186,11 +186,15 @@ impl Steps {
         StepEnd::of_outcome(dispatched.await)
     }
 
-    /// Waits for the end of an attempt that somebody else dispatched.
-    async fn await_attempt(&self, task: TaskId) -> Result<TaskState, EngineError> {
+    /// Waits for the end of an attempt that was dispatched before; `None` where it was interrupted.
+    async fn await_attempt(&self, task: TaskId) -> Result<Option<TaskState>, EngineError> {
         loop {
             let state = self.engine.poll_task(&self.operator, &task, self.hold).await?;
-            let Some(key) = state.suspended_on else { return Ok(state) };
+            let Some(key) = state.suspended_on else {
+                let blocked = state.status == TaskStatus::Blocked;
+                let interrupted = blocked && self.engine.was_interrupted(task).await?;
+                return Ok((!interrupted).then_some(state));
+            };
             match self.engine.await_resume(key, self.hold).await {
                 Ok(_) | Err(EngineError::Cancelled) => {}
                 Err(error) => return Err(error),
@@ -262,12 +266,6 @@ impl Steps {
             refused = asked => refused,
         }
     }
-}
-
-/// Whether a task was blocked because its process or its engine ended under it.
-fn is_interrupted(state: &TaskState) -> bool {
-    let result = state.last_result.as_ref();
-    state.status == TaskStatus::Blocked && result.is_some_and(kept::is_interruption)
 }
 
 /// The question of an `ask` step: its template filled in, or its input.

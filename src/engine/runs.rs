@@ -65,9 +65,9 @@ impl Engine {
         self.end_run(run, RunStatus::Cancelled, report).await
     }
 
-    /// Whether a shutdown has begun: what ends from now on may not have ended by itself.
+    /// Whether a shutdown has begun or the journal failed: what ends from now on may not have ended by itself.
     pub(crate) fn is_ending(&self) -> bool {
-        self.system().is_draining()
+        self.system().is_draining() || self.journal_failure().is_some()
     }
 
     /// Takes a run for this caller alone.
@@ -138,9 +138,16 @@ impl Engine {
         self.refuse_while_draining()?;
         check_name("agent", &spec.agent)?;
         measure_text("directive", &spec.initial_directive, self.cfg().limits.prompt_bytes)?;
-        let new = NewTask { id: self.mint().task_id(), spec: Arc::new(spec), parent: None };
+        let new = NewTask::new(self.mint().task_id(), Arc::new(spec));
         self.system()
             .transact("start_step", move |state| state.start_step(access, run, key, new, now))
+            .await
+    }
+
+    /// Whether the newest attempt of a task was interrupted, and did not end by itself.
+    pub(crate) async fn was_interrupted(&self, task: TaskId) -> Result<bool, EngineError> {
+        self.system()
+            .transact("was_interrupted", move |state| Ok(state.was_interrupted(&task)))
             .await
     }
 

@@ -23,6 +23,7 @@ impl EngineState {
         self.audit_tokens()?;
         self.audit_bodies()?;
         self.audit_runs()?;
+        self.audit_keys()?;
         self.audit_event_order()
     }
 

@@ -60,7 +60,8 @@ impl EngineState {
     fn forget_task(&mut self, id: TaskId, now: Now, budget: &mut usize) {
         let Some(record) = self.tasks.get(&id) else { return };
         let (since, attempts) = (record.settled_ms, record.attempt);
-        let (parent, session, step) = (record.parent, record.session, record.step.clone());
+        let (parent, session, key) = (record.parent, record.session, record.key.clone());
+        let step = record.step.clone();
         if record.tree_live > 0 {
             self.settled.remove(&(since, id));
             self.settled.insert((now.ms, id));
@@ -94,6 +95,9 @@ impl EngineState {
         if let Some(step) = step {
             self.steps.remove(&(step.run, step.key, id));
         }
+        if let Some(key) = key {
+            self.task_keys.remove(&key);
+        }
         self.settled.remove(&(since, id));
         self.tasks.remove(&id);
         *budget = budget.saturating_sub(1);
@@ -116,7 +120,10 @@ impl EngineState {
             }
             return false;
         }
-        self.attempts.remove(&(task, attempt));
+        let forgotten = self.attempts.remove(&(task, attempt));
+        if let Some(key) = forgotten.and_then(|record| record.notes?.key) {
+            self.attempt_keys.remove(&(task, key));
+        }
         true
     }
 

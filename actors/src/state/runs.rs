@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::errors::EngineError;
-use crate::model::ids::{ResumeKey, RunId, SessionId, StepKey, TaskId};
-use crate::model::task::TaskStatus;
+use crate::model::ids::{RunId, SessionId, TaskId};
 use crate::state::EngineState;
-use crate::state::auth::Access;
 use crate::state::effect::Now;
-use crate::state::tasks::{CancelScope, NewTask};
+use crate::state::tasks::CancelScope;
+
+mod steps;
+
+pub use self::steps::{KeptStep, StepOf};
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,43 +136,6 @@ pub struct NewRun {
     pub sessions: Vec<SessionId>,
 }
 
-/// The call of a step that a task carries out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StepOf {
-    /// The run.
-    pub run: RunId,
-    /// The call.
-    pub key: StepKey,
-    /// What the run was told of its end, where the task does not tell.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::state::images::present::deserialize"
-    )]
-    pub told: Option<Arc<Value>>,
-}
-
-/// A call of a step that has its task.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KeptStep {
-    /// The call.
-    pub key: StepKey,
-    /// Its task.
-    pub task: TaskId,
-    /// Where the task stands.
-    pub status: TaskStatus,
-    /// Its newest attempt; 0 before the first.
-    pub attempt: u32,
-    /// Whether that still runs.
-    pub live: bool,
-    /// The task's result.
-    pub result: Option<Arc<Value>>,
-    /// The newest question that it asked, and the answer if there is one.
-    pub question: Option<(ResumeKey, Arc<Value>, Option<Arc<Value>>)>,
-    /// What the run was told of its end, where the task does not tell.
-    pub told: Option<Arc<Value>>,
-}
-
 impl EngineState {
     /// Opens a run.
     ///
@@ -284,88 +249,6 @@ impl EngineState {
         Ok(())
     }
 
-    /// Starts the task of a step's call, or gives the one that there is.
-    ///
-    /// # Errors
-    /// `RunNotFound`; `RunState` where it has ended; those of [`Self::create_task`].
-    pub fn start_step(
-        &mut self,
-        access: Access,
-        run: RunId,
-        key: StepKey,
-        new: NewTask,
-        now: Now,
-    ) -> Result<TaskId, EngineError> {
-        let status = self.runs.get(&run).ok_or(EngineError::RunNotFound(run))?.status;
-        if status != RunStatus::Open {
-            return Err(EngineError::RunState { run, state: "has ended" });
-        }
-        if let Some(task) = self.task_of_step(run, key) {
-            return Ok(task);
-        }
-        let id = self.create_task(access, new, now)?;
-        if let Some(record) = self.tasks.get_mut(&id) {
-            record.step = Some(Arc::new(StepOf { run, key, told: None }));
-        }
-        self.steps.insert((run, key, id));
-        Ok(id)
-    }
-
-    /// Keeps what a run was told of the end of a step, where its task does not tell.
-    pub fn note_told(&mut self, task: TaskId, told: Arc<Value>) {
-        let Some(record) = self.tasks.get_mut(&task) else { return };
-        let noted = record.step.as_ref().map(|own| StepOf { told: Some(told), ..(**own).clone() });
-        record.step = noted.map(Arc::new);
-    }
-
-    /// The task of a step's call.
-    #[must_use]
-    pub fn task_of_step(&self, run: RunId, key: StepKey) -> Option<TaskId> {
-        let (first, last) = (TaskId::from_bits(0), TaskId::from_bits(u128::MAX));
-        self.steps.range((run, key, first)..=(run, key, last)).next().map(|(_, _, task)| *task)
-    }
-
-    fn step_edges(
-        &self,
-        run: RunId,
-        after: Option<StepKey>,
-    ) -> impl Iterator<Item = (StepKey, TaskId)> {
-        let start = match after {
-            Some(key) => (run, key, TaskId::from_bits(u128::MAX)),
-            None => (run, StepKey::from_bits(0), TaskId::from_bits(0)),
-        };
-        let end = (run, StepKey::from_bits(u128::MAX), TaskId::from_bits(u128::MAX));
-        self.steps.range(start..=end).map(|(_, key, task)| (*key, *task))
-    }
-
-    /// The calls of a run that have a task, in the order of their keys from after `after` on, at
-    /// most `limit`.
-    #[must_use]
-    pub fn kept_steps(&self, run: RunId, after: Option<StepKey>, limit: usize) -> Vec<KeptStep> {
-        let edges = self.step_edges(run, after).filter(|(key, _)| Some(*key) != after);
-        edges.take(limit).filter_map(|(key, task)| self.kept_step(key, task)).collect()
-    }
-
-    fn kept_step(&self, key: StepKey, task: TaskId) -> Option<KeptStep> {
-        let record = self.tasks.get(&task)?;
-        let asked = self.questions_of(task).into_iter();
-        let newest = asked.filter_map(|key| Some((self.resumes.get(&key)?, key)));
-        let newest = newest.max_by_key(|(asked, key)| (asked.asked_at, *key));
-        let newest =
-            record.suspended_on.and_then(|key| Some((self.resumes.get(&key)?, key))).or(newest);
-        Some(KeptStep {
-            key,
-            task,
-            status: record.status,
-            attempt: record.attempt,
-            live: record.live,
-            result: record.last_result.clone(),
-            question: newest
-                .map(|(asked, key)| (key, asked.question.clone(), asked.answer.clone())),
-            told: record.step.as_ref().and_then(|own| own.told.clone()),
-        })
-    }
-
     /// What is kept of a run.
     #[must_use]
     pub fn run(&self, id: RunId) -> Option<RunRecord> {
@@ -378,19 +261,6 @@ impl EngineState {
         let mut all: Vec<_> = self.runs.iter().map(|(id, run)| (*id, run.clone())).collect();
         all.sort_by_key(|(id, run)| (run.started_at, *id));
         all
-    }
-
-    /// The call of a step that a task carries out, if it carries out one.
-    #[must_use]
-    pub fn step_of(&self, task: &TaskId) -> Option<Arc<StepOf>> {
-        self.tasks.get(task)?.step.clone()
-    }
-
-    /// Whether an open run may still need the task.
-    pub(crate) fn is_pinned(&self, task: TaskId) -> bool {
-        let step = self.tasks.get(&task).and_then(|record| record.step.as_ref());
-        step.and_then(|own| self.runs.get(&own.run))
-            .is_some_and(|run| run.status == RunStatus::Open)
     }
 }
 

@@ -219,7 +219,7 @@ impl World {
             (1 | 2, Some(run)) => {
                 let (id, key) = (TaskId::from_bits(self.ids), StepKey::from_bits(self.ids % 5));
                 let spec = Arc::new(TaskSpec::new("coder", "take the step"));
-                let new = NewTask { id, spec, parent: None };
+                let new = NewTask::new(id, spec);
                 let task = self.state.start_step(Access::Trusted, run, key, new, now)?;
                 self.state.note_told(task, Arc::new(json!({ "end": "timeout" })));
                 self.tasks.push(task);
@@ -268,7 +268,11 @@ impl World {
         let id = TaskId::from_bits(self.ids);
         let spec = Arc::new(TaskSpec::new("coder", "write the part and test it"));
         let parent = (!self.tasks.is_empty() && self.draw(4) == 0).then(|| self.task());
-        self.state.create_task(Access::Trusted, NewTask { id, spec, parent }, self.now)?;
+        self.state.create_task(
+            Access::Trusted,
+            NewTask { parent, ..NewTask::new(id, spec) },
+            self.now,
+        )?;
         self.tasks.push(id);
         Ok(())
     }
@@ -277,7 +281,7 @@ impl World {
         self.ids += 1;
         let handle = self.signer.handle_key(&self.ids.to_string());
         let prompt = (self.draw(2) == 0).then(|| Arc::from("go on"));
-        let new = NewAttempt { task, token: self.token(Role::Worker), handle, prompt };
+        let new = NewAttempt { task, token: self.token(Role::Worker), handle, prompt, key: None };
         self.state.begin_attempt(Access::Trusted, new, self.now).map(drop)
     }
 

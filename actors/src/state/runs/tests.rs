@@ -4,9 +4,12 @@ use serde_json::json;
 
 use super::*;
 use crate::config::EngineCfg;
-use crate::model::task::TaskSpec;
+use crate::model::ids::StepKey;
+use crate::model::task::{TaskSpec, TaskStatus};
 use crate::state::Rules;
+use crate::state::auth::Access;
 use crate::state::images::{IMAGE_VERSION, Rebuild, Row, Touched};
+use crate::state::tasks::NewTask;
 
 const NOW: Now = Now { unix: 1_000, ms: 10 };
 const RUN: RunId = RunId::from_bits(1);
@@ -32,7 +35,7 @@ fn opened() -> EngineState {
 fn pass(state: &mut EngineState, key: u128) -> TaskId {
     let spec = Arc::new(TaskSpec::new("count", "x"));
     let id = TaskId::from_bits(key + 100);
-    let new = NewTask { id, spec, parent: None };
+    let new = NewTask::new(id, spec);
     let task = state.start_step(Access::Trusted, RUN, StepKey::from_bits(key), new, NOW).unwrap();
     state.settle(task, true, Arc::new(json!(key as u64)), json!(key as u64), NOW);
     end_turn(state);
@@ -98,7 +101,7 @@ fn no_task_of_an_open_run_is_forgotten_and_all_go_after_its_end() {
 fn the_end_of_a_run_cancels_what_is_open_of_it() {
     let mut state = opened();
     let spec = Arc::new(TaskSpec::new("count", "x"));
-    let new = NewTask { id: TaskId::from_bits(5), spec, parent: None };
+    let new = NewTask::new(TaskId::from_bits(5), spec);
     let key = StepKey::from_bits(5);
     let open = state.start_step(Access::Trusted, RUN, key, new.clone(), NOW).unwrap();
     end_turn(&mut state);
