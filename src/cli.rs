@@ -7,8 +7,13 @@ use clap::{CommandFactory, Parser};
 mod args;
 mod board;
 mod check;
+mod drive;
+mod look;
+mod place;
+mod resume;
 mod run;
 mod senior;
+mod show;
 
 use args::{Args, Command};
 
@@ -20,6 +25,8 @@ pub(crate) mod code {
     pub(crate) const FAILED: i32 = 1;
     /// Bad arguments or a bad blueprint.
     pub(crate) const USAGE: i32 = 2;
+    /// The run is open, and waits for somebody who resumes it.
+    pub(crate) const LEFT: i32 = 4;
     /// A step was blocked.
     pub(crate) const BLOCKED: i32 = 5;
     /// A step or the run ran out of time.
@@ -34,6 +41,11 @@ pub(crate) fn main() -> i32 {
     log_to_stderr();
     let done = match args.command {
         Command::Run(run) => run::main(run),
+        Command::Resume(resume) => resume::main(resume),
+        Command::Runs(look) => look::runs(&look),
+        Command::Show(show) => show::main(&show),
+        Command::Export(export) => look::export(&export),
+        Command::Fsck(look) => look::check(&look),
         Command::Check(check) => check::main(&check),
         Command::Schema => print_line(&format!("{:#}", adjutant::blueprint::json_schema())),
         Command::Completions { shell } => {
@@ -66,6 +78,12 @@ pub(crate) fn print_line(line: &str) -> anyhow::Result<i32> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(code::PASS),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Says what is wrong with the arguments or the blueprint, and gives the exit code for that.
+pub(crate) fn usage(text: &str) -> i32 {
+    say(&format!("adjutant: {text}"));
+    code::USAGE
 }
 
 /// Prints a line of talk.

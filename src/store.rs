@@ -22,6 +22,7 @@ use rusqlite::Connection;
 pub use crate::store::check::{Report, export_json, fsck};
 use crate::store::place::{Held, unusable};
 use crate::store::schema::broken;
+pub use crate::store::view::View;
 use crate::store::writer::{Command, Reply, Writer};
 
 mod check;
@@ -29,6 +30,7 @@ mod fold;
 mod place;
 mod read;
 mod schema;
+mod view;
 mod writer;
 
 /// When a batch is called safe.

@@ -11,13 +11,17 @@ Examples:
     adjutant run examples/blueprints/census.json \\
       --input '{\"dir\": \"src\", \"report\": \"census-report.json\"}' --answer approve=true
 
+  Go on with the run that a crash left open:
+    adjutant resume
+
   Find every mistake in a blueprint before running it:
     adjutant check my.json
 
   Follow a run from another program:
     adjutant run my.json --json | jq -c 'select(.event.kind == \"task_blocked\")'
 
-Exit codes: 0 passed, 1 failed, 2 bad arguments or blueprint, 5 blocked, 6 out of time, 130 interrupted.";
+Exit codes: 0 passed, 1 failed, 2 bad arguments or blueprint, 4 left open for `adjutant resume`, 5 blocked,
+6 out of time, 130 interrupted.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -25,8 +29,20 @@ Examples:
   adjutant run my.json --input @input.json --json > events.ndjson
   adjutant run my.json --answer approve=true --answer 'budget={\"max\": 3}'
 
-A question that no --answer covers is asked on the terminal; without a terminal the run fails.
-Ctrl-C cancels everything, child processes included; a second one exits at once.";
+A question that no --answer covers is asked on the terminal; without a terminal the run is left open, for
+`adjutant resume --answer`, or fails where it is not kept. Ctrl-C cancels everything, child processes
+included; a second one exits at once. TERM stops the workers and leaves the run open.
+
+Runs are kept in $XDG_STATE_HOME/adjutant (~/.local/state/adjutant), or where --store says.";
+
+const RESUME_EXAMPLES: &str = "\
+Examples:
+  adjutant resume
+  adjutant resume run-4f --answer approve=true
+  adjutant resume run-4f --give-up
+
+Steps that passed are not executed again; those that were interrupted are. The blueprint's file must be as it
+was when the run was started; --recorded goes on with the blueprint as it was then.";
 
 /// Runs swarms of agents: child processes, functions and operators, under supervision.
 #[derive(Debug, Parser)]
@@ -40,6 +56,16 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run a blueprint and print its final context.
     Run(RunArgs),
+    /// Go on with a run that was left open: after a crash, TERM, or a question without an answer.
+    Resume(ResumeArgs),
+    /// List the runs that are kept.
+    Runs(LookArgs),
+    /// Show the life of a task, or the tasks of a run.
+    Show(ShowArgs),
+    /// Print a whole store as lines of JSON.
+    Export(ExportArgs),
+    /// Check a store: its structure, checksums, records and every rule between them.
+    Fsck(LookArgs),
     /// Check a blueprint and name all of its mistakes at once.
     Check(CheckArgs),
     /// Print the JSON Schema of blueprints.
@@ -59,6 +85,23 @@ pub(crate) struct RunArgs {
     /// The flow's initial context: a JSON object, or @FILE with one.
     #[arg(long, value_name = "JSON|@FILE", default_value = "{}")]
     pub(crate) input: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+}
+
+/// Where runs are kept.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StoreArg {
+    /// The folder of the store; `none` keeps nothing. Otherwise the user's own place.
+    #[arg(long, value_name = "DIR", env = "ADJUTANT_STORE")]
+    pub(crate) store: Option<PathBuf>,
+}
+
+/// How a run is carried out and shown.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HowArgs {
     /// Answers the question of the step REF; a word that is no JSON is taken as text. Where a step
     /// asks several times, the answers are used in order, and the last one again.
     #[arg(long = "answer", value_name = "REF=JSON")]
@@ -75,6 +118,56 @@ pub(crate) struct RunArgs {
     /// Longest life of one attempt, in seconds; otherwise without a limit of its own.
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) attempt_timeout: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = RESUME_EXAMPLES)]
+pub(crate) struct ResumeArgs {
+    /// The run, or the start of its id; otherwise the newest open one.
+    pub(crate) run: Option<String>,
+    /// Refuses unless the run was started with this.
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub(crate) input: Option<String>,
+    /// Goes on with the blueprint as it was, whatever its file says.
+    #[arg(long)]
+    pub(crate) recorded: bool,
+    /// Ends the run as cancelled instead.
+    #[arg(long)]
+    pub(crate) give_up: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+}
+
+/// What a look at stores takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LookArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    /// Print lines of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowArgs {
+    /// The task or the run, or the start of its id.
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    /// Print a line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    /// Lines of JSON, which is the one form there is.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,10 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adjutant::{Engine, SeniorBridge, TaskId, async_trait};
+use adjutant::{CancellationToken, Engine, SeniorBridge, TaskId, async_trait};
 use anyhow::{Context, bail};
 use indicatif::MultiProgress;
 use serde_json::Value;
+
+use crate::cli::say;
 
 /// Prepared answers by step; where a step asks more often, its last answer is used again.
 #[derive(Debug, Default)]
@@ -36,6 +38,15 @@ impl Answers {
         if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() }
     }
 
+    /// Passes over what was used before: the first `count` answers of a step, but not its last one.
+    pub(crate) fn skip(&self, step: &str, count: usize) {
+        let mut by_step = self.by_step.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answers) = by_step.get_mut(step) {
+            let spare = answers.len().saturating_sub(1);
+            answers.drain(..count.min(spare));
+        }
+    }
+
     /// The steps that have prepared answers.
     pub(crate) fn steps(&self) -> Vec<String> {
         let by_step = self.by_step.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,6 +67,8 @@ pub(crate) struct CliSenior {
     pub(crate) bars: MultiProgress,
     /// One question at a time on the terminal.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// For a run that is kept: leaves it open where nobody is there to answer.
+    pub(crate) leave: Option<CancellationToken>,
 }
 
 #[async_trait]
@@ -72,10 +85,14 @@ impl SeniorBridge for CliSenior {
             return Ok(answer);
         }
         if !std::io::stdin().is_terminal() {
-            return Err(format!(
+            let refusal = format!(
                 "step {step} asks a senior and nobody is there: stdin is no terminal; \
                  give --answer {step}=JSON"
-            ));
+            );
+            let Some(leave) = &self.leave else { return Err(refusal) };
+            say(&format!("adjutant: {refusal}"));
+            leave.cancel();
+            return std::future::pending().await;
         }
         let _turn = self.turn.lock().await;
         self.ask_on_terminal(step, question).await
@@ -126,6 +143,11 @@ mod tests {
         assert_eq!(answers.take("a"), Some(json!({ "x": 2 })));
         assert_eq!(answers.take("b"), Some(json!("yes=no")));
         assert_eq!(answers.take("c"), None);
+        let answers = Answers::parse(&texts).unwrap();
+        answers.skip("a", 9);
+        answers.skip("b", 1);
+        assert_eq!(answers.take("a"), Some(json!({ "x": 2 })), "the last one is kept");
+        assert_eq!(answers.take("b"), Some(json!("yes=no")));
         assert!(Answers::parse(&["nothing".to_owned()]).is_err());
     }
 }

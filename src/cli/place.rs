@@ -1,0 +1,121 @@
+//! Where the program keeps its stores: a named folder, none, or the user's own place.
+//!
+//! The user's own place is `adjutant` in the state folder of the user. It holds one store for each
+//! program that runs at a time, `store-1` and so on, since a store has one holder.
+
+use std::path::{Path, PathBuf};
+
+use adjutant::journal::JournalError;
+use adjutant::store::{SqliteStore, StoreCfg, View};
+use anyhow::{Context, bail};
+
+use crate::cli::args::StoreArg;
+use crate::cli::say;
+
+/// Stores in the user's own place, at most.
+const STORES_MAX: usize = 64;
+
+/// Which stores a command is about.
+pub(crate) enum Place {
+    /// Nothing is kept.
+    None,
+    /// This one.
+    At(PathBuf),
+    /// Those in the user's own place, if there is such a place.
+    Own(Option<PathBuf>),
+}
+
+impl Place {
+    pub(crate) fn of(arg: &StoreArg) -> Self {
+        match &arg.store {
+            Some(word) if word.as_os_str() == "none" => Self::None,
+            Some(path) => Self::At(path.clone()),
+            None => Self::Own(own_place()),
+        }
+    }
+
+    /// The stores that are there.
+    pub(crate) fn stores(&self) -> anyhow::Result<Vec<PathBuf>> {
+        match self {
+            Self::None => bail!("--store none names no store to look at"),
+            Self::At(path) => Ok(vec![path.clone()]),
+            Self::Own(None) => Ok(Vec::new()),
+            Self::Own(Some(base)) => {
+                let numbered = (1..=STORES_MAX).map(|number| numbered(base, number));
+                Ok(numbered.filter(|path| path.join("store.db").exists()).collect())
+            }
+        }
+    }
+
+    /// The one store that a command is about.
+    pub(crate) fn only(&self) -> anyhow::Result<PathBuf> {
+        let mut stores = self.stores()?;
+        match (stores.pop(), stores.is_empty()) {
+            (Some(only), true) => Ok(only),
+            (None, _) => bail!("there is no store yet; name one with --store DIR"),
+            (Some(last), false) => {
+                stores.push(last);
+                let names: Vec<_> = stores.iter().map(|path| path.display().to_string()).collect();
+                bail!("there are several stores; name one with --store: {}", names.join(", "))
+            }
+        }
+    }
+
+    /// Views of all stores that can be read; of one that was named, it is an error if it cannot.
+    pub(crate) fn views(&self) -> anyhow::Result<Vec<View>> {
+        let mut views = Vec::new();
+        for path in self.stores()? {
+            match View::open(&path) {
+                Ok(view) => views.push(view),
+                Err(error) if matches!(self, Self::At(_)) => return Err(error.into()),
+                Err(error) => say(&format!("adjutant: {error}")),
+            }
+        }
+        Ok(views)
+    }
+
+    /// Opens the store that a new run is kept in; nothing where it is not to be kept, or where the
+    /// user's own place cannot be used, which is said.
+    pub(crate) fn open_for_run(&self) -> anyhow::Result<Option<SqliteStore>> {
+        match self {
+            Self::None => Ok(None),
+            Self::At(path) => Ok(Some(open(path)?)),
+            Self::Own(base) => {
+                let opened = match base {
+                    Some(base) => open_free(base),
+                    None => Err(anyhow::anyhow!("neither XDG_STATE_HOME nor HOME is set")),
+                };
+                if let Err(error) = &opened {
+                    say(&format!("adjutant: the run is not kept: {error:#}"));
+                }
+                Ok(opened.ok())
+            }
+        }
+    }
+}
+
+pub(crate) fn open(path: &Path) -> Result<SqliteStore, JournalError> {
+    SqliteStore::open(path, StoreCfg::default())
+}
+
+/// The first store of the user's own that nobody holds.
+fn open_free(base: &Path) -> anyhow::Result<SqliteStore> {
+    for number in 1..=STORES_MAX {
+        match open(&numbered(base, number)) {
+            Err(JournalError::Held { .. }) => {}
+            opened => return opened.with_context(|| format!("in {}", base.display())),
+        }
+    }
+    bail!("{STORES_MAX} runs are at work already")
+}
+
+fn numbered(base: &Path, number: usize) -> PathBuf {
+    base.join(format!("store-{number}"))
+}
+
+fn own_place() -> Option<PathBuf> {
+    let absolute =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    state.map(|state| state.join("adjutant"))
+}
