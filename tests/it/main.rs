@@ -13,6 +13,7 @@ mod output_store;
 mod public_api;
 mod questions;
 mod rights;
+mod runs;
 mod sessions;
 mod supervised;
 mod supervision;
