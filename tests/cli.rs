@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 fn adjutant(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adjutant"));
     command.args(args).stdin(Stdio::null()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.env("ADJUTANT_STORE", "none");
     command
 }
 

@@ -15,6 +15,7 @@ mod damage;
 mod kill;
 mod limits;
 mod looks;
+mod runs;
 
 /// A store in a folder that goes away with it.
 pub(crate) struct Folder {
