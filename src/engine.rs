@@ -25,6 +25,7 @@ use crate::registry::Registry;
 mod auth;
 mod dispatch;
 mod events;
+mod interrupted;
 mod poll;
 mod registries;
 mod resume;
@@ -35,6 +36,7 @@ mod worker_api;
 
 pub use dispatch::DispatchOptions;
 pub use events::{Delivery, EventFeed, EventStream};
+pub use interrupted::Retry;
 pub use tasks::TaskOptions;
 
 /// How far in the future a token may say it was issued, before it is refused.

@@ -103,7 +103,9 @@ pub use async_trait::async_trait;
 pub use tokio_util::sync::CancellationToken;
 
 pub use crate::ctx::{Ctx, CtxMeta};
-pub use crate::engine::{Delivery, DispatchOptions, Engine, EventFeed, EventStream, TaskOptions};
+pub use crate::engine::{
+    Delivery, DispatchOptions, Engine, EventFeed, EventStream, Retry, TaskOptions,
+};
 pub use crate::middleware::{
     AgentResolverMiddleware, AuditMiddleware, InputInjectMiddleware, LayerRegistry,
     LongHoldMiddleware, MainAIMiddleware, OperatorDelegateMiddleware, ProjectNameAliasMiddleware,
