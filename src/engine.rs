@@ -15,7 +15,7 @@ use adjutant_actors::model::token::{CapToken, Signed, TokenSigner};
 use adjutant_actors::state::EngineState;
 use adjutant_actors::state::auth::Access;
 use adjutant_actors::state::effect::Now;
-use adjutant_actors::system::{ActorSystem, Counts, ShutdownReport};
+use adjutant_actors::system::{ActorSystem, Counts, Recovery, ShutdownReport};
 use ractor::ActorCell;
 
 use crate::middleware::LayerRegistry;
@@ -24,6 +24,7 @@ use crate::registry::Registry;
 
 mod auth;
 mod dispatch;
+mod durable;
 mod events;
 mod interrupted;
 mod poll;
@@ -35,6 +36,7 @@ mod tasks;
 mod worker_api;
 
 pub use dispatch::DispatchOptions;
+pub use durable::OpenOptions;
 pub use events::{Delivery, EventFeed, EventStream};
 pub use interrupted::Retry;
 pub use tasks::TaskOptions;
@@ -53,6 +55,8 @@ struct Inner {
     bridges: Registry<dyn SeniorBridge>,
     hooks: Registry<dyn SpawnHook>,
     operators: Registry<dyn Operator>,
+    /// Present where the engine was opened on a journal.
+    recovery: Option<Recovery>,
 }
 
 /// A long-running engine. Cheap to clone; the last clone dropped stops its actors.
@@ -134,7 +138,8 @@ impl Engine {
     }
 
     /// A fresh engine, with an empty state, of the same configuration and layers under another
-    /// gate. The gate is fixed for an engine's life.
+    /// gate. The gate is fixed for an engine's life; an engine that is opened on a journal is given
+    /// it there, by [`OpenOptions`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
@@ -148,8 +153,12 @@ impl Engine {
     /// assert!(matches!(refused, Err(EngineError::RoleViolation { verb: Verb::StartTask, .. })));
     /// # Ok(()) }
     /// ```
+    ///
+    /// # Panics
+    /// Where the engine keeps a journal, which would be left behind.
     #[must_use]
     pub fn with_gate(self, gate: RoleVerbGate) -> Self {
+        assert!(self.inner.recovery.is_none(), "the gate of an opened engine is in OpenOptions");
         let cfg = self.cfg().clone();
         let inner = Inner::new(&cfg, self.inner.layers.clone(), gate);
         let system = ActorSystem::new(cfg, Arc::new(SystemClock::new()));
@@ -240,7 +249,8 @@ impl Engine {
     ///
     /// New sessions, tasks of operators and dispatches are refused at once; attempts may end by
     /// themselves, and start sub-tasks for that, until a quarter of the deadline (at most the
-    /// cancel grace) is left. Then they are interrupted. Every other call works until the end.
+    /// cancel grace) is left. Then they are interrupted. Every other call works until the end. At
+    /// the end everything is made safe and the journal is closed, if one is kept, within ten seconds.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
@@ -308,6 +318,7 @@ impl Inner {
             bridges: Registry::default(),
             hooks: Registry::default(),
             operators: Registry::default(),
+            recovery: None,
         }
     }
 }

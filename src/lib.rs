@@ -70,7 +70,8 @@
 //! call. The last clone dropped stops them; live attempts are then decided as Blocked. For an
 //! orderly end, [`Engine::shutdown`] drains, then stops, then kills, and reports what it left.
 //! [`Engine::start_linked`] starts the engine under an actor of the host's, and
-//! [`Engine::forward_events`] delivers its events as that actor's own messages.
+//! [`Engine::forward_events`] delivers its events as that actor's own messages. [`Engine::open`] opens it
+//! on a [`journal`], which outlives the process.
 
 pub use adjutant_actors::clock::{Clock, SystemClock};
 pub use adjutant_actors::config::{EngineCfg, HoldPolicy, Limits, LongHoldConfig, Retention};
@@ -98,13 +99,13 @@ pub use adjutant_actors::state::auth::{Access, CapTokenConsumeError, CapTokenRec
 pub use adjutant_actors::state::effect::Now;
 pub use adjutant_actors::state::resumes::ResumePending;
 pub use adjutant_actors::state::sessions::HeartbeatReply;
-pub use adjutant_actors::system::{Counts, ShutdownReport};
+pub use adjutant_actors::system::{Counts, Recovery, ShutdownReport};
 pub use async_trait::async_trait;
 pub use tokio_util::sync::CancellationToken;
 
 pub use crate::ctx::{Ctx, CtxMeta};
 pub use crate::engine::{
-    Delivery, DispatchOptions, Engine, EventFeed, EventStream, Retry, TaskOptions,
+    Delivery, DispatchOptions, Engine, EventFeed, EventStream, OpenOptions, Retry, TaskOptions,
 };
 pub use crate::middleware::{
     AgentResolverMiddleware, AuditMiddleware, InputInjectMiddleware, LayerRegistry,

@@ -2,6 +2,7 @@
 //!
 //! No variant carries a secret: tokens and handles appear as fingerprints only.
 
+use crate::journal::JournalError;
 use crate::model::ids::TaskId;
 use crate::model::role::{Role, Verb};
 
@@ -142,9 +143,18 @@ pub enum EngineError {
     /// The engine is shutting down or has stopped. Names the actor that is gone.
     #[error("the engine has stopped: {0}")]
     Stopped(String),
+    /// The journal could not be opened or read. Boxed, because it is rare and large.
+    #[error(transparent)]
+    Journal(Box<JournalError>),
     /// Anything else; a bug or a broken environment.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+impl From<JournalError> for EngineError {
+    fn from(error: JournalError) -> Self {
+        Self::Journal(Box::new(error))
+    }
 }
 
 impl EngineError {

@@ -23,6 +23,7 @@ pub mod system;
 pub mod table;
 
 mod attempt;
+mod commits;
 mod outgoing;
 mod pool;
 mod queue;

@@ -64,14 +64,16 @@ struct Inner {
     incarnation: u64,
     /// Whether a wake-up is under way that will look at the queue.
     draining: bool,
+    /// Whether the state actor has something else to look at.
+    news: bool,
     closed: Option<String>,
 }
 
 impl Inner {
-    /// The wake-up that is due, if turns wait and nobody sent one. The caller sends it when it
+    /// The wake-up that is due, if turns or news wait and nobody sent one. The caller sends it when it
     /// has let go of the queue, with [`TurnQueue::wake`].
     fn due(&mut self) -> Option<(Wake, u64)> {
-        if self.draining || self.turns.len() + self.held == 0 {
+        if self.draining || (self.turns.len() + self.held == 0 && !self.news) {
             return None;
         }
         let port = self.port.clone()?;
@@ -114,6 +116,7 @@ impl TurnQueue {
             port: None,
             incarnation: 0,
             draining: false,
+            news: false,
             closed: None,
         };
         Self { inner: Mutex::new(inner), places: places.max(1) }
@@ -215,6 +218,7 @@ impl TurnQueue {
     /// first `limit` turns in it, which are to run now.
     pub(crate) fn take(&self, limit: usize, held: &mut VecDeque<Queued>, core: &Arc<Core>) {
         let mut inner = self.lock();
+        inner.news = false;
         if held.is_empty() {
             std::mem::swap(&mut inner.turns, held);
         }
@@ -228,10 +232,23 @@ impl TurnQueue {
         grant(granted, core);
     }
 
-    /// A state actor is there; if turns wait, it is woken. Returns the number of its incarnation.
+    /// Wakes the state actor for something else than turns. Returns whether one is there; where
+    /// none is, the next one is woken.
+    pub(crate) fn nudge(&self) -> bool {
+        let mut inner = self.lock();
+        inner.news = true;
+        let due = inner.due();
+        let there = inner.draining;
+        drop(inner);
+        self.wake(due, there)
+    }
+
+    /// A state actor is there; it is woken, since there may be news that the one before it took
+    /// and did not look at. Returns the number of its incarnation.
     pub(crate) fn open_port(&self, wake: Wake) -> u64 {
         let mut inner = self.lock();
         inner.port = Some(wake);
+        inner.news = true;
         inner.incarnation += 1;
         inner.draining = false;
         let number = inner.incarnation;

@@ -246,6 +246,12 @@ impl EngineState {
         self.tail.iter().skip(skip).take(limit).map(|record| EventRecord::clone(record)).collect()
     }
 
+    /// Number of the oldest event in the tail; that of the next event where the tail is empty.
+    #[must_use]
+    pub fn first_seq(&self) -> u64 {
+        self.tail.front().map_or(self.counters.last_seq + 1, |record| record.seq)
+    }
+
     /// Number of the newest event that this state made; 0 before the first.
     #[must_use]
     pub fn last_seq(&self) -> u64 {

@@ -1,8 +1,9 @@
 //! The state actor: owns the cell, runs one turn at a time, then settles what the turns asked for.
 //!
-//! Spawned and always restarted by the root; ends with it. It awaits no other actor and no I/O.
-//! When it dies, the batch in flight gets an error and the queue waits for the next incarnation;
-//! the state is in the cell and loses nothing.
+//! Spawned and always restarted by the root; ends with it. It awaits no other actor and no I/O:
+//! where a journal is kept, it hands over what turns touched and goes on, and what is to be heard
+//! of them waits in `commits`. When it dies, the batch in flight gets an error and the queue waits
+//! for the next incarnation; the state is in the cell and loses nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
+use crate::commits::{Commits, Growth, Release};
 use crate::config::HoldPolicy;
 use crate::errors::EngineError;
+use crate::journal::JournalError;
 use crate::messages::{AttemptMsg, Change, SessionMsg, StateMsg, Until, WaiterMsg};
 use crate::model::ids::TaskId;
 use crate::outgoing::Outgoing;
@@ -43,6 +46,8 @@ pub(crate) struct Incarnation {
     batch: Vec<Arc<dyn Turn>>,
     effects: Vec<Effect>,
     out: Vec<Outgoing>,
+    /// What waited for the journal and is safe.
+    ready: Release,
     _guard: Arc<TreeGuard>,
 }
 
@@ -65,6 +70,7 @@ impl Actor for StateActor {
             batch: Vec::new(),
             effects: Vec::new(),
             out: Vec::new(),
+            ready: Release::default(),
             _guard: args.guard,
         })
     }
@@ -92,39 +98,82 @@ impl Actor for StateActor {
 }
 
 impl Incarnation {
-    /// Runs a batch of turns, settles it, releases its callers, and asks to be woken for the rest.
+    /// Runs a batch of turns, settles it, sends what is safe to be heard, and asks to be woken for
+    /// the rest.
     fn drain(&mut self) {
         let core = self.core.clone();
+        let commits = core.commits();
+        if let Some(commits) = commits
+            && let Err(error) = self.hear(commits)
+        {
+            // The flag stays up: nobody wakes this incarnation again, and the tree ends.
+            return core.journal_failed(&error);
+        }
         core.queue.take(BATCH_TURNS, &mut self.held, &core);
+        let mut batch = None;
         {
             let mut state = core.lock_state();
             let mut links = core.lock_links();
-            let start = Instant::now();
-            let mut before = start;
-            let mut turns = 0;
-            while turns < BATCH_TURNS
-                && let Some(queued) = self.held.pop_front()
-            {
-                turns += 1;
-                self.run(&mut state, &mut links, queued.turn);
-                let now = Instant::now();
-                self.guard_hold(now.saturating_duration_since(before));
-                before = now;
-                if now.saturating_duration_since(start) >= BATCH_TIME {
-                    break;
-                }
-            }
-            core.count_turns(turns as u64);
-            self.settle(&state, &mut links);
+            let mut growth = commits.map(Commits::lock);
+            self.run_turns(&mut state, &mut links, growth.as_deref_mut());
+            self.settle(&state, &mut links, growth.as_deref_mut());
             std::mem::swap(&mut self.out, &mut links.out);
+            if let (Some(commits), Some(growth)) = (commits, growth.as_deref_mut()) {
+                growth.keep_back(&mut self.out, &mut self.batch);
+                batch = commits.cut(growth, &state, || core.now_or_last());
+            }
         }
-        for message in self.out.drain(..) {
+        if let Some(batch) = batch {
+            core.append(batch);
+        }
+        self.release();
+        core.queue.batch_done(self.held.len());
+    }
+
+    /// Takes what is safe by what the journal said since.
+    fn hear(&mut self, commits: &Commits) -> Result<(), JournalError> {
+        if commits.failure().is_some() {
+            return Err(JournalError::Closed);
+        }
+        commits.hear(&mut commits.lock(), &mut self.ready)
+    }
+
+    /// Runs turns until the batch is full or its time is over.
+    fn run_turns(
+        &mut self,
+        state: &mut EngineState,
+        links: &mut Links,
+        mut growth: Option<&mut Growth>,
+    ) {
+        let start = Instant::now();
+        let mut before = start;
+        let mut turns = 0;
+        while turns < BATCH_TURNS
+            && let Some(queued) = self.held.pop_front()
+        {
+            turns += 1;
+            self.run(state, links, growth.as_deref_mut(), queued.turn);
+            let now = Instant::now();
+            self.guard_hold(now.saturating_duration_since(before));
+            before = now;
+            if now.saturating_duration_since(start) >= BATCH_TIME {
+                break;
+            }
+        }
+        self.core.count_turns(turns as u64);
+    }
+
+    /// Sends what was safe before, then what the present batch sends, if that is safe as it is.
+    fn release(&mut self) {
+        for record in self.ready.events.drain(..) {
+            self.core.announce(&record);
+        }
+        for message in self.ready.out.drain(..).chain(self.out.drain(..)) {
             message.send();
         }
-        for turn in self.batch.drain(..) {
+        for turn in self.ready.turns.drain(..).chain(self.batch.drain(..)) {
             turn.release();
         }
-        core.queue.batch_done(self.held.len());
     }
 
     /// Gives what was taken and did not run back to the queue.
@@ -134,9 +183,18 @@ impl Incarnation {
         }
     }
 
-    fn run(&mut self, state: &mut EngineState, links: &mut Links, turn: Arc<dyn Turn>) {
+    fn run(
+        &mut self,
+        state: &mut EngineState,
+        links: &mut Links,
+        growth: Option<&mut Growth>,
+        turn: Arc<dyn Turn>,
+    ) {
         match turn.run(state) {
             Ran::Keep { follows } => {
+                if let Some(growth) = growth {
+                    growth.note(state);
+                }
                 state.commit(&mut self.effects);
                 if follows {
                     turn.follow(links, &self.core);
@@ -167,19 +225,23 @@ impl Incarnation {
         tracing::warn!(op = turn.op(), hold_ms, "a turn held the state for too long");
         if turn.is_hosts() && self.core.cfg.hold_policy == HoldPolicy::Panic {
             turn.overheld(held);
-            self.batch.pop();
         }
     }
 
-    /// Carries out what the batch asked of the outside, in one order: the only place that sends
-    /// events, and the only one that tells waiters, attempts and sessions.
-    fn settle(&mut self, state: &EngineState, links: &mut Links) {
+    /// Carries out what the batch asked of the outside, in one order: the only place that tells
+    /// waiters, attempts and sessions. Where a journal is kept, its events wait for that.
+    fn settle(&mut self, state: &EngineState, links: &mut Links, growth: Option<&mut Growth>) {
         if self.effects.is_empty() {
             return;
         }
+        let journaled = growth.is_some();
+        if let Some(growth) = growth {
+            growth.note_events(&self.effects);
+        }
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Announce(record) => self.core.announce(&record),
+                Effect::Announce(record) if !journaled => self.core.announce(&record),
+                Effect::Announce(_) => {}
                 Effect::Changed(task) => tell_waiter(&self.core, links, state, task),
                 Effect::Stop(task, attempt, verdict) => {
                     links.tell_attempt(task, attempt, AttemptMsg::Stop(verdict));
@@ -243,7 +305,11 @@ impl Drop for Incarnation {
     fn drop(&mut self) {
         self.core.queue.close_port(self.number);
         self.put_back();
-        for turn in self.batch.drain(..) {
+        if let Some(commits) = self.core.commits() {
+            // What ran before a panic of our own code stands, so its events do.
+            commits.lock().note_events(&self.effects);
+        }
+        for turn in self.ready.turns.drain(..).chain(self.batch.drain(..)) {
             turn.fail(EngineError::Internal("the state actor ended within its batch".to_owned()));
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::commits::Commits;
 use crate::config::EngineCfg;
 use crate::errors::EngineError;
 use crate::messages::{AttemptMsg, SessionMsg, WaiterMsg};
@@ -29,11 +30,15 @@ use crate::turn::{Caller, Step, Turn, TurnCell};
 
 mod calls;
 mod counts;
+mod durable;
+mod history;
 mod shutdown;
 mod tree;
 mod watch;
 
 pub use counts::Counts;
+pub use durable::{Opening, Recovery};
+pub use history::Past;
 pub use shutdown::ShutdownReport;
 pub(crate) use tree::TreeGuard;
 pub use watch::PollStart;
@@ -72,6 +77,8 @@ pub struct Core {
     links: Mutex<Links>,
     sessions: Mutex<ShardMap<SessionId, ActorRef<SessionMsg>>>,
     pub(crate) queue: TurnQueue,
+    /// Absent where nothing is kept.
+    commits: Option<Commits>,
     events: broadcast::Sender<Event>,
     records: broadcast::Sender<EventRecord>,
     clock: Arc<dyn Clock>,
@@ -90,14 +97,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Core {
-    /// A core with an empty state. Needs no runtime.
-    pub(crate) fn new(cfg: EngineCfg, clock: Arc<dyn Clock>) -> Arc<Self> {
+    /// A core on this state, and on the journal that keeps it. Needs no runtime.
+    pub(crate) fn new(
+        cfg: EngineCfg,
+        clock: Arc<dyn Clock>,
+        state: EngineState,
+        commits: Option<Commits>,
+    ) -> Arc<Self> {
         let capacity = cfg.limits.broadcast_capacity.max(1);
         Arc::new(Self {
-            state: Mutex::new(EngineState::new(Rules::from(&cfg))),
+            state: Mutex::new(state),
             links: Mutex::default(),
             sessions: Mutex::default(),
             queue: TurnQueue::new(cfg.queue_limit),
+            commits,
             events: broadcast::Sender::new(capacity),
             records: broadcast::Sender::new(capacity),
             last_now: Mutex::new(clock.now().unwrap_or(Now { unix: 0, ms: 0 })),
@@ -127,6 +140,10 @@ impl Core {
         lock(&self.sessions)
     }
 
+    pub(crate) fn commits(&self) -> Option<&Commits> {
+        self.commits.as_ref()
+    }
+
     /// The present moment.
     pub(crate) fn now(&self) -> Result<Now, EngineError> {
         self.clock.now()
@@ -144,7 +161,7 @@ impl Core {
         }
     }
 
-    /// Sends an event to the subscribers. Called by `settle` only, in the order of the numbers.
+    /// Sends an event to the subscribers, in the order of the numbers.
     pub(crate) fn announce(&self, record: &EventRecord) {
         if self.events.receiver_count() > 0 {
             let _ = self.events.send(record.event.clone());
@@ -243,7 +260,11 @@ impl ActorSystem {
     /// A system whose actors start on the first call.
     #[must_use]
     pub fn new(cfg: EngineCfg, clock: Arc<dyn Clock>) -> Self {
-        let core = Core::new(cfg, clock);
+        let state = EngineState::new(Rules::from(&cfg));
+        Self::of(Core::new(cfg, clock, state, None))
+    }
+
+    fn of(core: Arc<Core>) -> Self {
         Self { _anchor: Some(Arc::new(Anchor { core: core.clone() })), core }
     }
 

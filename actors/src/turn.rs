@@ -60,7 +60,7 @@ pub(crate) trait Turn: Send + Sync {
     fn release(&self);
     /// Whether the closure came from the host, so that the host answers for its length.
     fn is_hosts(&self) -> bool;
-    /// Tells the caller's future that the closure held the state for too long.
+    /// Makes of the reply that the closure held the state for too long.
     fn overheld(&self, held: Duration);
     fn fail(&self, error: EngineError);
 }
@@ -196,7 +196,7 @@ where
     }
 
     fn overheld(&self, held: Duration) {
-        self.finish(Outcome::Overheld(held));
+        lock(&self.slot).outcome = Some(Outcome::Overheld(held));
     }
 
     fn fail(&self, error: EngineError) {

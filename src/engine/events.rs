@@ -8,11 +8,15 @@ use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::token::CapToken;
 use adjutant_actors::state::auth::Reach;
+use adjutant_actors::system::Past;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
+
+/// Events that a feed reads from the log at once.
+const FEED_PAGE: usize = 4096;
 
 /// A live stream of events. A receiver that lags is told how many it missed.
 pub type EventStream = broadcast::Receiver<Event>;
@@ -31,8 +35,9 @@ pub enum Delivery {
     },
 }
 
-/// Events in their order from a number on: the tail first, then live. Where the reader lags, it
-/// is refilled from the tail; what is gone there is told exactly.
+/// Events in their order from a number on: the log first, then live. Where the reader lags, it
+/// is refilled from the log, which is the tail in memory and, before it, the journal's, if one is
+/// kept; what is gone there is told exactly.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
@@ -54,6 +59,8 @@ pub struct EventFeed {
     live: broadcast::Receiver<EventRecord>,
     ready: VecDeque<EventRecord>,
     last: u64,
+    /// Whether the log may have more than the page that was read of it.
+    behind: bool,
 }
 
 impl EventFeed {
@@ -96,12 +103,8 @@ impl EventFeed {
     /// The next delivery; `None` once the engine is gone. Dropping this future loses nothing.
     pub async fn next(&mut self) -> Option<Delivery> {
         loop {
-            if self.has_gap()
-                && let Ok(missed) = self.engine.events_after(self.last, usize::MAX).await
-            {
-                // Also holds what is ready, and newer ones; those come from the live stream again
-                // and are passed over then.
-                self.ready = missed.into();
+            if self.has_gap() || (self.behind && self.ready.is_empty()) {
+                self.refill().await;
             }
             if let Some(delivery) = self.pop() {
                 return Some(delivery);
@@ -111,6 +114,18 @@ impl EventFeed {
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
+        }
+    }
+
+    /// Reads a page of the log. If that is its end, the page also holds what was ready, and newer
+    /// ones; those come from the live stream again and are passed over then.
+    async fn refill(&mut self) {
+        match self.engine.events_after(self.last, FEED_PAGE).await {
+            Ok(page) => {
+                self.behind = page.len() >= FEED_PAGE;
+                self.ready = page.into();
+            }
+            Err(_) => self.behind = false,
         }
     }
 }
@@ -149,19 +164,18 @@ impl Engine {
         Ok(live)
     }
 
-    /// Events after a number, oldest first, at most `limit`, as far as the tail reaches back. If
-    /// the first one's number is above `after + 1`, those between are gone. Trusted callers only.
+    /// Events after a number, oldest first, at most `limit`, as far as the tail and the journal's
+    /// log, if one is kept, reach back. If the first one's number is above `after + 1`, those
+    /// between are gone. Trusted callers only.
     ///
     /// # Errors
-    /// `LockBusy`, `Stopped`.
+    /// `LockBusy`, `Stopped`; `Journal` where the log cannot be read.
     pub async fn events_after(
         &self,
         after: u64,
         limit: usize,
     ) -> Result<Vec<EventRecord>, EngineError> {
-        self.system()
-            .transact("events_after", move |state| Ok(state.events_after(after, limit)))
-            .await
+        self.system().events("events_after", Past { after, limit, task: None }, |_| Ok(())).await
     }
 
     /// As [`Self::events_after`], for an observer, of one task or of all.
@@ -178,24 +192,21 @@ impl Engine {
         let (access, now) = self.access(token, Verb::ReadTrace)?;
         let task = task_id.copied();
         self.system()
-            .transact("read_trace", move |state| {
-                state.verify(access, task.map_or(Reach::Anywhere, Reach::Tree), now)?;
-                let mut found = state.events_after(after, usize::MAX);
-                found.retain(|record| task.is_none() || record.event.task_id() == task);
-                found.truncate(limit);
-                Ok(found)
+            .events("read_trace", Past { after, limit, task }, move |state| {
+                state.verify(access, task.map_or(Reach::Anywhere, Reach::Tree), now).map(|_| ())
             })
             .await
     }
 
-    /// A feed of events after a number; 0 starts at the tail's beginning. Trusted callers only.
+    /// A feed of events after a number; 0 starts at the log's beginning. Trusted callers only.
     ///
     /// # Errors
     /// As [`Self::events_after`].
     pub async fn event_feed(&self, after: u64) -> Result<EventFeed, EngineError> {
         let live = self.subscribe_records();
-        let ready = self.events_after(after, usize::MAX).await?;
-        Ok(EventFeed { engine: self.unanchored(), live, ready: ready.into(), last: after })
+        let ready = self.events_after(after, FEED_PAGE).await?;
+        let behind = ready.len() >= FEED_PAGE;
+        Ok(EventFeed { engine: self.unanchored(), live, ready: ready.into(), last: after, behind })
     }
 
     /// Delivers events to a host's actor as its own message type, from a number on. `wrap` may

@@ -47,7 +47,8 @@ impl ActorSystem {
 
     /// Drains, then stops, then kills: attempts may end by themselves until a quarter of the
     /// deadline, at most the cancel grace, is left; then their workers are asked to stop; then
-    /// the tree is stopped with whatever is in it. A second call reports an empty rest.
+    /// the tree is stopped with whatever is in it, and the journal is closed. A second call reports
+    /// an empty rest.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         let core = &self.core;
         core.draining.store(true, std::sync::atomic::Ordering::Release);
@@ -68,6 +69,7 @@ impl ActorSystem {
             // The whole deadline is spent by now at worst; the stop itself takes no long time.
             let _ = tokio::time::timeout(Duration::from_secs(1), root.get_cell().wait(None)).await;
         }
+        self.close_journal().await;
         report
     }
 

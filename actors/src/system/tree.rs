@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ractor::{ActorCell, ActorRef, ActorRuntime, ActorStatus};
 
+use crate::commits::{Commits, Release};
 use crate::errors::EngineError;
 use crate::messages::RootMsg;
 use crate::root::{self, Root};
@@ -99,9 +100,9 @@ impl Core {
     }
 
     /// What is left to do when a tree is gone: decide its attempts, publish that, fail its callers.
-    fn bury(self: &Arc<Self>, reason: &str) {
+    pub(super) fn bury(self: &Arc<Self>, reason: &str) {
         let reason = &self.queue.closed().unwrap_or_else(|| reason.to_owned());
-        let mut effects = Vec::new();
+        let (mut effects, mut gone, mut batch) = (Vec::new(), Release::default(), None);
         {
             let mut state = self.lock_state();
             let mut links = self.lock_links();
@@ -117,18 +118,76 @@ impl Core {
                 turn.fail(EngineError::Stopped(reason.clone()));
             }
             state.interrupt_all(reason, self.now_or_last());
+            let mut growth = self.commits().map(Commits::lock);
+            if let Some(growth) = &mut growth {
+                growth.note(&state);
+            }
             state.commit(&mut effects);
-        }
-        for effect in effects {
-            if let Effect::Announce(record) = effect {
-                self.announce(&record);
+            if let (Some(commits), Some(growth)) = (self.commits(), &mut growth) {
+                growth.note_events(&effects);
+                gone = growth.abandon();
+                batch = commits.cut(growth, &state, || self.now_or_last());
             }
         }
+        match batch {
+            Some(batch) => self.append(batch),
+            None if self.commits().is_some() => {}
+            None => self.announce_all(effects),
+        }
+        for turn in gone.turns.drain(..) {
+            turn.fail(EngineError::Stopped(reason.clone()));
+        }
+        drop(gone);
         self.lock_sessions().clear();
         self.idle_attempts.close();
         self.idle_waiters.close();
         self.queue.close_every_port();
         lock(&self.tree).standing = false;
         self.fail_waiting(&EngineError::Stopped(reason.clone()));
+        self.go_on_alone();
+    }
+
+    fn announce_all(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            if let Effect::Announce(record) = effect {
+                self.announce(&record);
+            }
+        }
+    }
+
+    /// Whether a tree stands, so that a state actor is there or comes, or a burial.
+    pub(super) fn stands(&self) -> bool {
+        lock(&self.tree).standing
+    }
+
+    /// Does what a state actor would do with the news of the journal, where there is no tree: what
+    /// a burial left is announced once it is safe, and what waited is appended.
+    pub(super) fn go_on_alone(self: &Arc<Self>) {
+        let Some(commits) = self.commits() else { return };
+        let mut ready = Release::default();
+        let (heard, batch) = {
+            let state = self.lock_state();
+            let mut growth = commits.lock();
+            let heard = commits.hear(&mut growth, &mut ready);
+            // Under the lock, so that no later batch's events overtake these.
+            for record in ready.events.drain(..) {
+                self.announce(&record);
+            }
+            let next = heard.is_ok();
+            let batch = next.then(|| commits.cut(&mut growth, &state, || self.now_or_last()));
+            (heard, batch.flatten())
+        };
+        match (heard, batch) {
+            (Err(error), _) => self.journal_failed(&error),
+            (Ok(()), Some(batch)) => self.append(batch),
+            (Ok(()), None) => {}
+        }
+        // A tree that started meanwhile may have left these.
+        for message in ready.out.drain(..) {
+            message.send();
+        }
+        for turn in ready.turns.drain(..) {
+            turn.release();
+        }
     }
 }

@@ -1,0 +1,128 @@
+//! Engines that outlive their process: opened on a journal, flushed, and told when it failed.
+
+use std::sync::Arc;
+
+use adjutant_actors::clock::{Clock, SystemClock};
+use adjutant_actors::config::EngineCfg;
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::journal::Journal;
+use adjutant_actors::model::role::{RoleVerbGate, default_role_verb_table};
+use adjutant_actors::system::{ActorSystem, Opening, Recovery};
+use ractor::ActorCell;
+
+use crate::engine::{Engine, Inner};
+use crate::middleware::LayerRegistry;
+
+/// What may be said of an engine that is opened. Use the struct update syntax.
+#[derive(Clone, Default)]
+pub struct OpenOptions {
+    /// The gate, in place of the default one. It is fixed for an engine's life.
+    pub gate: Option<RoleVerbGate>,
+    /// A clock of the host's own; its monotonic part goes on from the journal's newest batch.
+    pub clock: Option<Arc<dyn Clock>>,
+    /// An actor of the host's that the engine's actors are children of, as in
+    /// [`Engine::start_linked`].
+    pub supervisor: Option<ActorCell>,
+}
+
+impl std::fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (clock, linked) = (self.clock.is_some(), self.supervisor.is_some());
+        f.debug_struct("OpenOptions").field("clock", &clock).field("linked", &linked).finish()
+    }
+}
+
+impl Engine {
+    /// Opens an engine on the state that a journal keeps, and keeps it there from now on.
+    ///
+    /// Whatever a call returned, an event showed or a worker was given is safe by then, and comes
+    /// back. What was at work when the process before ended is ended here: its task is Blocked, or
+    /// keeps its open question; [`Self::recovery`] names it. Sessions that were attached have one
+    /// whole heartbeat threshold to beat with the token that they have. `token_secret` must be the
+    /// one of before, such as `SqliteStore::secret`, or no token verifies.
+    ///
+    /// If the journal fails later, the engine stops: see [`Self::journal_failure`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "store")]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::store::{SqliteStore, StoreCfg};
+    /// use adjutant::{Engine, EngineCfg, LayerRegistry, Role, TaskSpec};
+    /// use std::{sync::Arc, time::Duration};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let store = SqliteStore::open(dir.path(), StoreCfg::default())?;
+    /// let cfg = EngineCfg { token_secret: store.secret().to_vec(), ..EngineCfg::default() };
+    /// let engine = Engine::open(cfg.clone(), LayerRegistry::new(), Arc::new(store)).await?;
+    /// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    /// let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await?;
+    /// engine.shutdown(Duration::from_secs(5)).await;
+    ///
+    /// let store = SqliteStore::open(dir.path(), StoreCfg::default())?;
+    /// let engine = Engine::open(cfg, LayerRegistry::new(), Arc::new(store)).await?;
+    /// assert_eq!(engine.recovery().tasks, 1);
+    /// assert_eq!(engine.read_task_state(&operator, &task).await?.attempt, 0);
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "store"))] fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// `Journal` where it cannot be read; `Stopped` where it fails at once; `Internal` outside a
+    /// runtime.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub async fn open(
+        cfg: EngineCfg,
+        layers: LayerRegistry,
+        journal: Arc<dyn Journal>,
+    ) -> Result<Self, EngineError> {
+        Self::open_with(cfg, layers, journal, OpenOptions::default()).await
+    }
+
+    /// As [`Self::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `Stopped` where the supervisor has stopped.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub async fn open_with(
+        cfg: EngineCfg,
+        layers: LayerRegistry,
+        journal: Arc<dyn Journal>,
+        options: OpenOptions,
+    ) -> Result<Self, EngineError> {
+        let OpenOptions { gate, clock, supervisor } = options;
+        let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let gate = gate.unwrap_or_else(default_role_verb_table);
+        let mut inner = Inner::new(&cfg, layers, gate);
+        let opening = Opening { journal, clock, supervisor };
+        let (system, recovery) = ActorSystem::open(cfg, opening).await?;
+        inner.recovery = Some(recovery);
+        Ok(Self { inner: Arc::new(inner), system })
+    }
+
+    /// What came back when the engine was opened; nothing where it keeps no journal.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        static NOTHING: std::sync::LazyLock<Recovery> = std::sync::LazyLock::new(Recovery::default);
+        self.inner.recovery.as_ref().unwrap_or(&NOTHING)
+    }
+
+    /// Waits until everything that was done before is on the disk, whatever level of safety the
+    /// journal has. Without a journal, there is nothing to wait for.
+    ///
+    /// # Errors
+    /// `Journal`; `Stopped`.
+    pub async fn flush(&self) -> Result<(), EngineError> {
+        self.system().flush().await
+    }
+
+    /// Why the journal failed, if it did. Nobody can say then what is on the disk, so the engine has
+    /// stopped, and every call gives `Stopped` with this reason. A restart recovers.
+    #[must_use]
+    pub fn journal_failure(&self) -> Option<String> {
+        self.system().journal_failure()
+    }
+}
