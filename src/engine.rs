@@ -26,6 +26,7 @@ mod auth;
 mod dispatch;
 mod durable;
 mod events;
+mod interrupted;
 mod poll;
 mod registries;
 mod resume;
@@ -38,6 +39,7 @@ mod worker_api;
 pub use dispatch::DispatchOptions;
 pub use durable::OpenOptions;
 pub use events::{Delivery, EventFeed, EventStream};
+pub use interrupted::Retry;
 pub use tasks::TaskOptions;
 
 /// How far in the future a token may say it was issued, before it is refused.

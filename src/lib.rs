@@ -108,7 +108,7 @@ pub use tokio_util::sync::CancellationToken;
 
 pub use crate::ctx::{Ctx, CtxMeta};
 pub use crate::engine::{
-    Delivery, DispatchOptions, Engine, EventFeed, EventStream, OpenOptions, TaskOptions,
+    Delivery, DispatchOptions, Engine, EventFeed, EventStream, OpenOptions, Retry, TaskOptions,
 };
 pub use crate::middleware::{
     AgentResolverMiddleware, AuditMiddleware, InputInjectMiddleware, LayerRegistry,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adjutant_actors::model::session::OperatorKind;
+use adjutant_actors::model::task::OnInterrupt;
 use mlua_flow_ir::Node;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -49,6 +50,7 @@ pub(crate) struct Agent {
     /// Places for attempts that live at once; further steps queue here.
     pub(crate) limit: Semaphore,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) on_interrupt: OnInterrupt,
 }
 
 /// A blueprint that was compiled for an engine.
@@ -178,6 +180,7 @@ fn agent(
                 work: AgentWork::Ask(ask.question_template.clone()),
                 limit: Semaphore::new(Semaphore::MAX_PERMITS),
                 timeout: None,
+                on_interrupt: def.on_interrupt,
             });
         }
         AgentSpec::Subprocess(process) => {
@@ -204,6 +207,7 @@ fn agent(
         work: AgentWork::Spawn(linked),
         limit: Semaphore::new(places),
         timeout,
+        on_interrupt: def.on_interrupt,
     })
 }
 

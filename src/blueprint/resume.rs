@@ -21,7 +21,8 @@ use crate::engine::Engine;
 /// The flow is evaluated again from its start, with the input that it was started with. A call of
 /// a step whose task has passed gives the kept value and nothing is dispatched; so does one whose
 /// other end the flow was told of. A task that was interrupted is dispatched again as its next
-/// attempt: calling this is the permission. One that waits for an answer waits on, with the same
+/// attempt, whatever its agent's `on_interrupt` says: calling this is the permission, and work that
+/// was half done may be done twice. One that waits for an answer waits on, with the same
 /// question. Equal calls, of one step with the same input, are told apart by their count alone, so
 /// two of them that run at once may take each other's value. The run's time-out begins anew.
 ///

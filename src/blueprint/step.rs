@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::blueprint::compile::{Agent, AgentWork, Program};
 use crate::blueprint::kept::{self, Kept, Replay};
 use crate::blueprint::run::{RunObserver, StepEnd};
-use crate::engine::{DispatchOptions, Engine};
+use crate::engine::{DispatchOptions, Engine, TaskOptions};
 use crate::operator::SeniorBridge;
 use crate::spawner::SpawnerAdapter;
 use crate::template;
@@ -139,11 +139,13 @@ impl Steps {
             other => other.to_string(),
         };
         let spec = TaskSpec::new(agent.name.clone(), directive);
+        let options = TaskOptions::default().with_on_interrupt(agent.on_interrupt);
         match (&self.kept, key) {
             (Some(kept), Some(key)) => {
-                self.engine.start_step(&self.operator, kept.run, key, spec).await
+                let call = (kept.run, key);
+                self.engine.start_step(&self.operator, call, spec, options).await
             }
-            _ => self.engine.start_task(&self.operator, spec).await,
+            _ => self.engine.start_task_with(&self.operator, spec, options).await,
         }
     }
 

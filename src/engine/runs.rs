@@ -15,7 +15,7 @@ use adjutant_actors::state::runs::{KeptStep, NewRun, RunRecord, RunStatus};
 use adjutant_actors::state::tasks::NewTask;
 use serde_json::Value;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, TaskOptions};
 
 /// Calls of steps that one turn gives at most.
 const PAGE: usize = 512;
@@ -130,15 +130,16 @@ impl Engine {
     pub(crate) async fn start_step(
         &self,
         token: &CapToken,
-        run: RunId,
-        key: StepKey,
+        (run, key): (RunId, StepKey),
         spec: TaskSpec,
+        options: TaskOptions,
     ) -> Result<TaskId, EngineError> {
         let (access, now) = self.access(token, Verb::StartTask)?;
         self.refuse_while_draining()?;
         check_name("agent", &spec.agent)?;
         measure_text("directive", &spec.initial_directive, self.cfg().limits.prompt_bytes)?;
-        let new = NewTask::new(self.mint().task_id(), Arc::new(spec));
+        let mut new = NewTask::new(self.mint().task_id(), Arc::new(spec));
+        new.on_interrupt = options.on_interrupt;
         self.system()
             .transact("start_step", move |state| state.start_step(access, run, key, new, now))
             .await

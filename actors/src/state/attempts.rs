@@ -138,6 +138,7 @@ impl EngineState {
             return Ok(Begin::Paused(Box::new(new)));
         }
         self.spend(&grant)?;
+        let before = self.retried(id).unwrap_or_default();
         self.move_task(id, TaskStatus::Running, "be dispatched", now)?;
         let missing = || EngineError::TaskNotFound(id.to_string());
         let record = self.tasks.get_mut(&id).ok_or_else(missing)?;
@@ -146,13 +147,13 @@ impl EngineState {
         let injected = record.next_prompt.take();
         let (attempt, spec, session) = (record.attempt, record.spec.clone(), record.session);
         self.counters.marks += 1;
-        let prompted = new.prompt.is_some();
+        let key = key.map(|key| (key, new.prompt.is_some())).or(before.key);
         self.attempts.insert(
             (id, attempt),
             AttemptRecord {
                 tokens: vec![new.token.signed.fingerprint],
                 handle: new.handle,
-                prompt: new.prompt.or(injected),
+                prompt: new.prompt.or(injected).or(before.prompt),
                 system: None,
                 outputs: 0,
                 output_bytes: 0,
@@ -161,9 +162,7 @@ impl EngineState {
                 notes: None,
             },
         );
-        if let Some(key) = key {
-            self.key_attempt(id, attempt, key, prompted);
-        }
+        self.key_attempt(id, attempt, key);
         self.handles.insert(new.handle, new.token.signed.fingerprint);
         self.store_token(new.token, session, Some((id, attempt)));
         self.record(now, Event::TaskAttemptStarted { task_id: id, attempt });

@@ -49,6 +49,13 @@ pub(crate) struct AttemptNotes {
     pub(crate) ended: Option<Ended>,
 }
 
+/// What a retry takes over from the attempt that was interrupted.
+#[derive(Default)]
+pub(crate) struct Retried {
+    pub(crate) prompt: Option<Arc<str>>,
+    pub(crate) key: Option<(Arc<OwnedKey>, bool)>,
+}
+
 /// How an attempt ended; its value is that of its last Final.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -156,14 +163,24 @@ impl EngineState {
         Ok((Some(key), (!again).then_some(attempt)))
     }
 
-    /// Gives a fresh attempt its key; an interrupted one that had it before loses it.
+    /// What the next attempt takes over where it is the retry of an interrupted one: its prompt,
+    /// and the key that it was begun under.
+    pub(crate) fn retried(&self, id: TaskId) -> Option<Retried> {
+        let task = self.tasks.get(&id).filter(|task| self.is_to_retry(id, task))?;
+        let record = self.attempts.get(&(id, task.attempt))?;
+        let notes = record.notes.as_ref()?;
+        let key = notes.key.clone().map(|key| (key, notes.prompted));
+        Some(Retried { prompt: record.prompt.clone(), key })
+    }
+
+    /// Gives a fresh attempt its key, if it has one, with whether its call named a prompt; an interrupted one that had it before loses it.
     pub(crate) fn key_attempt(
         &mut self,
         task: TaskId,
         attempt: u32,
-        key: Arc<OwnedKey>,
-        prompted: bool,
+        key: Option<(Arc<OwnedKey>, bool)>,
     ) {
+        let Some((key, prompted)) = key else { return };
         let place = (task, key);
         if let Some(before) = self.attempt_keys.get(&place).copied()
             && let Some(record) = self.attempts.get_mut(&(task, before))

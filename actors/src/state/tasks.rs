@@ -280,6 +280,12 @@ impl EngineState {
         self.tasks.get(id).map(|record| (record.status, record.revision))
     }
 
+    /// The agent of a task.
+    #[must_use]
+    pub fn task_agent(&self, id: &TaskId) -> Option<&str> {
+        self.tasks.get(id).map(|record| record.spec.agent.as_str())
+    }
+
     /// The session on whose behalf a task runs; sub-tasks have their parent's.
     #[must_use]
     pub fn task_session(&self, id: &TaskId) -> Option<SessionId> {

@@ -237,7 +237,7 @@ impl EngineState {
         let mut keyed: Vec<_> = keyed.collect();
         keyed.sort_unstable();
         for (task, key, attempt, prompted) in keyed {
-            self.key_attempt(task, attempt, key, prompted);
+            self.key_attempt(task, attempt, Some((key, prompted)));
         }
     }
 
