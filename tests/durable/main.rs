@@ -4,6 +4,7 @@
 #![cfg(feature = "store")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod crash;
 mod failing;
 mod history;
 mod recovery;
