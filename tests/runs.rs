@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use adjutant::store::{SqliteStore, StoreCfg};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -339,6 +340,12 @@ fn without_a_named_store_runs_are_kept_in_the_users_own_place() {
     assert_eq!(left.status.code(), Some(4), "{}", text(&left.stderr));
     assert!(own.join("adjutant/store-1/store.db").exists());
     ok(&at_home(bench.command(&["resume", "--answer", "approve=true"])));
+    // A store has one holder; a second program at the same time takes the next one.
+    let held = SqliteStore::open(own.join("adjutant/store-1"), StoreCfg::default()).unwrap();
+    ok(&at_home(bench.census(&["--answer", "approve=true"])));
+    drop(held);
+    let runs = text(&at_home(bench.command(&["runs"])).stdout);
+    assert_eq!(runs.lines().filter(|line| line.contains(" pass ")).count(), 2, "{runs}");
     // A place that cannot be used keeps nothing, says so, and stops nobody.
     fs::write(bench.path("file"), "").unwrap();
     let mut command = bench.census(&["--answer", "approve=true"]);

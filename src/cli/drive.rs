@@ -22,6 +22,8 @@ use crate::cli::{code, print_line, say, usage};
 
 /// Time that workers get to end after the run.
 pub(crate) const SHUTDOWN: Duration = Duration::from_secs(8);
+/// How often a store is swept: short runs must get to it too, or their stores grow for ever.
+const SWEEP: Duration = Duration::from_millis(100);
 /// Events that a slow terminal may lag behind.
 const EVENTS_KEPT: usize = 65_536;
 
@@ -53,6 +55,7 @@ impl Drive {
             attempt_timeout: how.attempt_timeout.map(Duration::from_secs),
             ..EngineCfg::default()
         };
+        cfg.retention.sweep_interval = SWEEP;
         cfg.limits.event_tail = EVENTS_KEPT;
         cfg.limits.broadcast_capacity = EVENTS_KEPT;
         let (layers, answers) = (LayerRegistry::standard(), Arc::new(answers));

@@ -113,6 +113,14 @@ fn numbered(base: &Path, number: usize) -> PathBuf {
     base.join(format!("store-{number}"))
 }
 
+/// Whether a store is found without being named.
+pub(crate) fn is_own(store: &Path) -> bool {
+    std::env::var_os("ADJUTANT_STORE").map_or_else(
+        || own_place().is_some_and(|base| store.starts_with(base)),
+        |named| Path::new(&named) == store,
+    )
+}
+
 fn own_place() -> Option<PathBuf> {
     let absolute =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

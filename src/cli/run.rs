@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::RunArgs;
 use crate::cli::drive::{self, Drive};
-use crate::cli::place::Place;
+use crate::cli::place::{Place, is_own};
 use crate::cli::senior::Answers;
 use crate::cli::{say, usage};
 
@@ -94,7 +94,8 @@ async fn tell_open_runs(drive: &Drive) -> anyhow::Result<()> {
 
 /// How a person resumes a run.
 pub(crate) fn resume_line(id: RunId, store: Option<&Path>) -> String {
-    let store = store.map(|path| format!(" --store {}", path.display())).unwrap_or_default();
+    let named = store.filter(|path| !is_own(path));
+    let store = named.map(|path| format!(" --store {}", path.display())).unwrap_or_default();
     format!("adjutant resume {id}{store}")
 }
 
