@@ -88,6 +88,10 @@ impl Steps {
             Some(Replay::Dropped) => return std::future::pending().await,
             Some(Replay::Open) | None => {}
         }
+        if self.kept.is_some() {
+            // Whatever is known from before is told first: who lost a race then starts nothing now.
+            tokio::task::yield_now().await;
+        }
         let Some(agent) = self.program.agent(step) else {
             return StepEnd::Failed(format!("no agent is called {step}"));
         };

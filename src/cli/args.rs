@@ -64,7 +64,8 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Print a whole store as lines of JSON.
     Export(ExportArgs),
-    /// Check a store: its structure, checksums, records and every rule between them.
+    /// Check a store: its structure, checksums, records and every rule between them. The exit code
+    /// is 1 where anything is wrong.
     Fsck(LookArgs),
     /// Check a blueprint and name all of its mistakes at once.
     Check(CheckArgs),

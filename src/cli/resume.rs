@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adjutant::blueprint::{Blueprint, Functions, Program, compile, load_blueprint, resume, run};
-use adjutant::store::View;
+use adjutant::journal::JournalError;
+use adjutant::store::{SqliteStore, View};
 use adjutant::{Engine, RunId, RunRecord, RunStatus, TaskStatus};
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -28,11 +29,11 @@ struct Settings {
     attempt_timeout: Option<u64>,
 }
 
-/// An open run and its store.
+/// An open run and the folder of its store.
 struct Found {
     id: RunId,
     record: RunRecord,
-    store: PathBuf,
+    folder: PathBuf,
 }
 
 pub(crate) fn main(mut args: ResumeArgs) -> anyhow::Result<i32> {
@@ -44,7 +45,7 @@ pub(crate) fn main(mut args: ResumeArgs) -> anyhow::Result<i32> {
         Ok(answers) => answers.steps(),
         Err(error) => return Ok(usage(&format!("{error:#}"))),
     };
-    let mut found = find(&Place::of(&args.store), args.run.as_deref())?;
+    let (found, store) = find(&Place::of(&args.store), args.run.as_deref())?;
     let kept = found.record.settings.as_deref().cloned().unwrap_or_default();
     let mut settings: Settings = serde_json::from_value(kept).unwrap_or_default();
     args.how.ttl = args.how.ttl.or(settings.ttl);
@@ -56,27 +57,38 @@ pub(crate) fn main(mut args: ResumeArgs) -> anyhow::Result<i32> {
     });
     let reused = Answers::parse(&settings.answers)?.steps();
     args.how.answers.append(&mut settings.answers);
-    found.store = std::path::absolute(&found.store)?;
     if let Some(folder) = &settings.cwd {
         std::env::set_current_dir(folder)
             .with_context(|| format!("the run was started in {}", folder.display()))?;
     }
-    drive::block_on(command(args, found, settings.blueprint, input, reused))
+    drive::block_on(command(args, (found, store), settings.blueprint, input, reused))
 }
 
 /// The run that is meant: by the start of its id, or the newest open one.
-fn find(place: &Place, wanted: Option<&str>) -> anyhow::Result<Found> {
+///
+/// The store comes with it, held. A run that another process carries on is passed over where none
+/// was named.
+fn find(place: &Place, wanted: Option<&str>) -> anyhow::Result<(Found, SqliteStore)> {
     let mut open = Vec::new();
     for view in place.views()? {
         open.extend(candidates(&view, wanted));
     }
     open.sort_by_key(|found| (found.record.started_at, found.id));
     match (wanted, open.len()) {
-        (_, 1) | (None, 2..) => open.pop().context("one was counted"),
         (Some(wanted), 0) => bail!("no open run is called {wanted}; see `adjutant runs`"),
         (None, 0) => bail!("no run is open; see `adjutant runs`"),
-        (Some(wanted), many) => bail!("{wanted} fits {many} open runs; see `adjutant runs`"),
+        (Some(wanted), many @ 2..) => bail!("{wanted} fits {many} open runs; see `adjutant runs`"),
+        _ => {}
     }
+    let mut held = None;
+    while let Some(found) = open.pop() {
+        match place::open(&std::path::absolute(&found.folder)?) {
+            Ok(store) => return Ok((found, store)),
+            Err(error @ JournalError::Held { .. }) => held = held.or(Some(error)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(held.map_or_else(|| anyhow::anyhow!("no run is open"), Into::into))
 }
 
 fn candidates(view: &View, wanted: Option<&str>) -> Vec<Found> {
@@ -84,18 +96,16 @@ fn candidates(view: &View, wanted: Option<&str>) -> Vec<Found> {
         let fits = wanted.is_none_or(|start| id.to_string().starts_with(start));
         fits && record.status == RunStatus::Open
     });
-    open.map(|(id, record)| Found { id, record, store: view.path().to_owned() }).collect()
+    open.map(|(id, record)| Found { id, record, folder: view.path().to_owned() }).collect()
 }
 
 async fn command(
     args: ResumeArgs,
-    found: Found,
+    (found, store): (Found, SqliteStore),
     blueprint: Option<PathBuf>,
     input: Option<Value>,
     reused: Vec<String>,
 ) -> anyhow::Result<i32> {
-    let path = found.store.clone();
-    let store = tokio::task::spawn_blocking(move || place::open(&path)).await??;
     let answers = Answers::parse(&args.how.answers)?;
     let drive = Drive::open(Some(store), args.how, answers).await?;
     if args.give_up {
@@ -117,9 +127,10 @@ async fn command(
         drive.engine.shutdown(drive::SHUTDOWN).await;
         return Ok(usage(&format!("--answer {step}=…: the blueprint has no step {step}")));
     }
-    skip_used(&drive, found.id, &reused).await?;
+    let passed = skip_used(&drive, found.id, &reused).await?;
     if !drive.how.quiet {
-        say(&format!("adjutant: goes on with {} of {}", found.id, found.record.name));
+        let (id, name) = (found.id, &found.record.name);
+        say(&format!("adjutant: goes on with {id} of {name}; {passed} steps passed before"));
     }
     let (id, engine) = (found.id, drive.engine.clone());
     drive
@@ -152,19 +163,20 @@ async fn program(
     Ok(compile(engine, &blueprint, &Functions::new()).await?)
 }
 
-/// Passes over the answers that were used before the run was left.
-async fn skip_used(drive: &Drive, run: RunId, reused: &[String]) -> anyhow::Result<()> {
-    let used = drive
+/// Passes over the answers that were used before the run was left. Gives how many steps passed.
+async fn skip_used(drive: &Drive, run: RunId, reused: &[String]) -> anyhow::Result<usize> {
+    let (passed, used) = drive
         .engine
         .with_state("resume", move |state| {
-            let kept = state.kept_steps(run, None, usize::MAX).into_iter();
-            let passed = kept.filter(|step| step.status == TaskStatus::Pass);
-            let asked = passed.filter(|step| step.question.is_some());
-            asked.filter_map(|step| Some(state.task(&step.task)?.spec.agent)).collect::<Vec<_>>()
+            let mut passed = state.kept_steps(run, None, usize::MAX);
+            passed.retain(|step| step.status == TaskStatus::Pass);
+            let asked = passed.iter().filter(|step| step.question.is_some());
+            let agents = asked.filter_map(|step| Some(state.task(&step.task)?.spec.agent));
+            (passed.len(), agents.collect::<Vec<_>>())
         })
         .await?;
     for step in reused {
         drive.answers.skip(step, used.iter().filter(|name| *name == step).count());
     }
-    Ok(())
+    Ok(passed)
 }
