@@ -80,6 +80,7 @@ pub use adjutant_actors::journal;
 pub use adjutant_actors::launch::{Worker, WorkerError};
 pub use adjutant_actors::messages::Intensity;
 pub use adjutant_actors::model::event::{Event, EventRecord};
+pub use adjutant_actors::model::group::ProcessGroup;
 pub use adjutant_actors::model::ids::{IdParseError, ResumeKey, SessionId, TaskId, WorkerId};
 pub use adjutant_actors::model::mint::Mint;
 pub use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
