@@ -92,7 +92,7 @@ pub use adjutant_actors::model::task::{
     DispatchOutcome, OnInterrupt, TaskSpec, TaskState, TaskStatus,
 };
 pub use adjutant_actors::model::token::{
-    CapToken, CapTokenDecodeError, TokenFingerprint, TokenRequest, TokenSigner,
+    CapToken, CapTokenDecodeError, SigningKey, TokenFingerprint, TokenRequest, TokenSigner,
 };
 pub use adjutant_actors::state::EngineState;
 pub use adjutant_actors::state::attempts::AttemptEnd;

@@ -48,7 +48,7 @@ impl Engine {
     /// keeps its open question; [`Self::recovery`] names it. Child processes that outlived it are
     /// asked to end and killed, if they are still the remembered ones. Sessions that were attached have one
     /// whole heartbeat threshold to beat with the token that they have. `token_secret` must be the
-    /// one of before, such as `SqliteStore::secret`, or no token verifies.
+    /// one of before, or `token_keys` those of before, such as `SqliteStore::keys`, or no token verifies.
     ///
     /// If the journal fails later, the engine stops: see [`Self::journal_failure`].
     ///
@@ -61,7 +61,7 @@ impl Engine {
     ///
     /// let dir = tempfile::tempdir()?;
     /// let store = SqliteStore::open(dir.path(), StoreCfg::default())?;
-    /// let cfg = EngineCfg { token_secret: store.secret().to_vec(), ..EngineCfg::default() };
+    /// let cfg = EngineCfg { token_keys: store.keys(), ..EngineCfg::default() };
     /// let engine = Engine::open(cfg.clone(), LayerRegistry::new(), Arc::new(store)).await?;
     /// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
     /// let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await?;
