@@ -31,7 +31,7 @@ impl Past {
         self.task.is_none() || record.event.task_id() == self.task
     }
 
-    fn from_tail(&self, state: &EngineState) -> Vec<EventRecord> {
+    fn in_tail(&self, state: &EngineState) -> Vec<EventRecord> {
         let Some(_) = self.task else { return state.events_after(self.after, self.limit) };
         let mut found = state.events_after(self.after, usize::MAX);
         found.retain(|record| self.wants(record));
@@ -40,7 +40,7 @@ impl Past {
     }
 
     /// Those that stand before number `end`.
-    fn from_journal(
+    fn in_journal(
         &self,
         journal: &dyn Journal,
         end: u64,
@@ -79,7 +79,7 @@ impl ActorSystem {
     {
         let look = move |state: &mut EngineState| {
             check(state)?;
-            Ok((state.first_seq(), past.from_tail(state)))
+            Ok((state.first_seq(), past.in_tail(state)))
         };
         let (end, mut tail) = self.transact(op, look).await?;
         let Some(commits) = self.core.commits() else { return Ok(tail) };
@@ -87,7 +87,7 @@ impl ActorSystem {
             return Ok(tail);
         }
         let journal: Arc<dyn Journal> = commits.journal().clone();
-        let older = super::durable::blocking(move || past.from_journal(&*journal, end)).await;
+        let older = super::durable::blocking(move || past.in_journal(&*journal, end)).await;
         let mut found = older?;
         found.append(&mut tail);
         found.truncate(past.limit);
