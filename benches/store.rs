@@ -1,5 +1,5 @@
 //! The store beside what the disk allows: durable batches a second against a raw append of the
-//! same bytes with the same grouping, disk use, and the time to load what is kept.
+//! same bytes with the same grouping, and disk use. What an engine on it does is in `durable.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
@@ -7,101 +7,18 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::mpsc;
 
+use adjutant::EngineCfg;
 use adjutant::journal::{Batch, Journal, frame, restore};
 use adjutant::store::{SqliteStore, StoreCfg};
-use adjutant::{Access, AttemptEnd, EngineCfg, EngineState, Mint, Role, TaskSpec, TokenRequest};
-use adjutant::{ContentRef, Now, OutputEvent, TokenSigner};
 use adjutant_actors::state::Rules;
-use adjutant_actors::state::attempts::NewAttempt;
-use adjutant_actors::state::auth::NewToken;
-use adjutant_actors::state::images::Touched;
-use adjutant_actors::state::outputs::NewOutput;
-use adjutant_actors::state::tasks::NewTask;
 use tokio::time::Instant;
 
-/// Lifecycles of tasks, cut into batches.
-struct Flow {
-    state: EngineState,
-    signer: TokenSigner,
-    mint: Mint,
-    now: Now,
-    number: u64,
-    epoch: u64,
-}
+#[path = "flow.rs"]
+mod flow;
 
-impl Flow {
-    fn new() -> Self {
-        let mut rules = Rules::from(&EngineCfg::default());
-        rules.retention.settled_tasks = u64::MAX;
-        Self {
-            state: EngineState::new(rules),
-            signer: TokenSigner::new([7; 32]),
-            mint: Mint::seeded(1),
-            now: Now { unix: 1_700_000_000, ms: 0 },
-            number: 0,
-            epoch: 1,
-        }
-    }
-
-    /// Runs `count` lifecycles, `finish` of which end, and cuts them into one batch.
-    fn batch(&mut self, count: usize, finish: usize) -> Batch {
-        let (mut touched, mut effects) = (Touched::default(), Vec::new());
-        let limits = EngineCfg::default().limits;
-        for at in 0..count {
-            self.now.ms += 1;
-            let now = self.now;
-            let task = self.mint.task_id();
-            let spec = Arc::new(TaskSpec::new("coder", "write the part, test it, report"));
-            let new = NewTask::new(task, spec);
-            self.turn(&mut touched, &mut effects, |state| {
-                state.create_task(Access::Trusted, new, now).unwrap();
-            });
-            if at >= finish {
-                continue;
-            }
-            let (token, signed) = self.signer.mint_at(TokenRequest {
-                agent_id: "W-1".to_owned(),
-                role: Role::Worker,
-                scopes: vec!["*".to_owned()],
-                issued_at: now.unix,
-                ttl: Duration::from_secs(3600),
-                max_uses: None,
-                nonce: self.mint.nonce(),
-            });
-            let handle = self.signer.handle_key(&self.mint.nonce());
-            let token = NewToken { token, signed, deadline_ms: now.ms + 3_600_000 };
-            let new = NewAttempt { task, token, handle, prompt: None, key: None };
-            self.turn(&mut touched, &mut effects, |state| {
-                state.begin_attempt(Access::Trusted, new, now).unwrap();
-            });
-            let content = ContentRef::inline(serde_json::json!({ "answer": "x".repeat(100) }));
-            let new =
-                NewOutput::prepare(OutputEvent::Final { content, ok: true }, &limits).unwrap();
-            self.turn(&mut touched, &mut effects, |state| {
-                state.append_output(Access::Trusted, task, 1, new, now).unwrap();
-            });
-            self.turn(&mut touched, &mut effects, |state| {
-                state.finish_attempt(task, 1, AttemptEnd::Done, now).unwrap();
-            });
-        }
-        self.number += 1;
-        Batch::cut(&self.state, &mut touched, &effects, self.number, self.epoch, self.now)
-    }
-
-    fn turn(
-        &mut self,
-        touched: &mut Touched,
-        effects: &mut Vec<adjutant_actors::state::effect::Effect>,
-        act: impl FnOnce(&mut EngineState),
-    ) {
-        act(&mut self.state);
-        self.state.note_touched(touched);
-        self.state.commit(effects);
-    }
-}
+use flow::Flow;
 
 fn folder_bytes(path: &Path) -> u64 {
     std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
@@ -167,41 +84,8 @@ fn commits(flight: usize, count: usize) {
     );
 }
 
-/// Loads 100,000 finished and 10,000 open tasks.
-fn recovery() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store");
-    let store = SqliteStore::open(&path, StoreCfg::default()).unwrap();
-    let mut flow = Flow::new();
-    flow.epoch = store.lead().unwrap();
-    for _ in 0..500 {
-        store.append(flow.batch(220, 200), Box::new(|result| result.unwrap()));
-        store.flush().unwrap();
-    }
-    store.close().unwrap();
-    drop((store, flow));
-    let bytes = std::fs::read(path.join("store.db")).unwrap().len();
-    let start = Instant::now();
-    let read = std::fs::read(path.join("store.db")).unwrap().len();
-    let reading = start.elapsed();
-    let start = Instant::now();
-    let store = SqliteStore::open(&path, StoreCfg::default()).unwrap();
-    let mut rules = Rules::from(&EngineCfg::default());
-    rules.retention.settled_tasks = u64::MAX;
-    let mut restored = restore(&store, rules).unwrap();
-    restored.state.recover(Now { unix: 1_700_000_100, ms: 10_000_000 });
-    let took = start.elapsed();
-    assert_eq!((restored.state.task_count(), read), (110_000, bytes));
-    println!(
-        "recovery of 100000 finished and 10000 open tasks: {took:?} for {} MiB, which are read in \
-         {reading:?}",
-        bytes >> 20,
-    );
-}
-
 fn main() {
     for (flight, count) in [(1, 1_000), (16, 8_000), (64, 16_000), (256, 24_000)] {
         commits(flight, count);
     }
-    recovery();
 }

@@ -93,7 +93,7 @@ impl Engine {
     /// An engine without layers.
     ///
     /// # Panics
-    /// Where `token_secret` is empty, or the operating system gives no random bytes.
+    /// Where `token_secret` is empty, or `token_keys` are no ring of keys, or the operating system gives no random bytes.
     #[must_use]
     pub fn new(cfg: EngineCfg) -> Self {
         Self::new_with_layers(cfg, LayerRegistry::new())
@@ -307,11 +307,26 @@ impl Engine {
     }
 }
 
+/// The signer with all keys of a configuration.
+fn signer(cfg: &EngineCfg, mint: &Arc<Mint>) -> TokenSigner {
+    let mut keys: Vec<_> = cfg.token_keys.iter().collect();
+    keys.sort_by_key(|key| key.kid());
+    let (kid, secret) =
+        keys.first().map_or((FIRST_KEY, &*cfg.token_secret), |key| (key.kid(), key.secret()));
+    let signer =
+        TokenSigner::with_key(kid, secret, mint.clone()).expect("no secret in EngineCfg is empty");
+    for key in keys.iter().skip(1) {
+        signer
+            .rotate(key.kid(), key.secret())
+            .expect("EngineCfg::token_keys are at most four, each with an id of its own");
+    }
+    signer
+}
+
 impl Inner {
     fn new(cfg: &EngineCfg, layers: LayerRegistry, gate: RoleVerbGate) -> Self {
         let mint = Arc::new(Mint::from_os().expect("the operating system gives random bytes"));
-        let signer = TokenSigner::with_key(FIRST_KEY, &cfg.token_secret, mint.clone())
-            .expect("EngineCfg::token_secret is not empty");
+        let signer = signer(cfg, &mint);
         Self {
             gate,
             signer,

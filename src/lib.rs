@@ -80,6 +80,7 @@ pub use adjutant_actors::journal;
 pub use adjutant_actors::launch::{Worker, WorkerError};
 pub use adjutant_actors::messages::Intensity;
 pub use adjutant_actors::model::event::{Event, EventRecord};
+pub use adjutant_actors::model::group::ProcessGroup;
 pub use adjutant_actors::model::ids::{
     IdParseError, ResumeKey, RunId, SessionId, TaskId, WorkerId,
 };
@@ -93,7 +94,7 @@ pub use adjutant_actors::model::task::{
     DispatchOutcome, OnInterrupt, TaskSpec, TaskState, TaskStatus,
 };
 pub use adjutant_actors::model::token::{
-    CapToken, CapTokenDecodeError, TokenFingerprint, TokenRequest, TokenSigner,
+    CapToken, CapTokenDecodeError, SigningKey, TokenFingerprint, TokenRequest, TokenSigner,
 };
 pub use adjutant_actors::state::EngineState;
 pub use adjutant_actors::state::attempts::AttemptEnd;

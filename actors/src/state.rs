@@ -28,6 +28,7 @@ pub mod attempts;
 pub mod audit;
 pub mod auth;
 pub mod effect;
+pub mod groups;
 pub mod images;
 pub mod keys;
 pub mod outputs;

@@ -19,8 +19,9 @@ pub type Retry = (TaskId, Result<DispatchOutcome, EngineError>);
 impl Engine {
     /// The tasks with [`OnInterrupt::Retry`](crate::OnInterrupt::Retry) whose newest attempt was
     /// interrupted and that nobody dispatched since, each with its agent; oldest id first. They are
-    /// Blocked. The list follows from the tasks, so it outlives any number of crashes. Trusted
-    /// callers only; looks at every task.
+    /// Blocked. Those of an open run are not among them: resuming it dispatches them. The list
+    /// follows from the tasks, so it outlives any number of crashes. Trusted callers only; looks at
+    /// every task.
     ///
     /// # Errors
     /// As [`Self::with_state`].

@@ -69,7 +69,7 @@ fn round(place: &Path, seed: u64, hasty: bool) -> Vec<Ack> {
     let draw = Mint::seeded(seed).bits128();
     let some = |bits: u128, most: u64| Duration::from_micros((bits as u64) % most);
     let mut acks = Vec::new();
-    if draw % 8 == 0 {
+    if draw.is_multiple_of(8) {
         // Most likely while it starts or recovers.
         std::thread::sleep(some(draw >> 8, 60_000));
     } else {
@@ -104,7 +104,6 @@ fn lane(lane: u64, rounds: u64, hasty: bool) -> Result<Sum, String> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "--nocapture shows how much was done")]
 fn what_was_acknowledged_before_a_kill_is_there_after_it_and_nothing_is_there_twice() {
     let rounds = std::env::var("ADJUTANT_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok());
     let rounds = rounds.unwrap_or(200_u64);

@@ -12,10 +12,12 @@ use adjutant::journal::{Journal, JournalError, restore};
 use adjutant::store::{Durability, SqliteStore, StoreCfg};
 
 mod damage;
+mod keys;
 mod kill;
 mod limits;
 mod looks;
 mod runs;
+mod secrets;
 
 /// A store in a folder that goes away with it.
 pub(crate) struct Folder {

@@ -231,7 +231,12 @@ impl EngineState {
             return None;
         }
         let interrupted = matches!(end, AttemptEnd::Interrupted(_));
+        // A worker that ended left no process; any other may still have some.
+        let alone = matches!(end, AttemptEnd::Done | AttemptEnd::Failed(_));
         let verdict = self.end_by(task, attempt, end, now)?;
+        if alone {
+            self.forget_groups(task, attempt);
+        }
         self.note_end(task, attempt, Ended::of(&verdict, interrupted));
         Some(verdict)
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::errors::EngineError;
+use crate::model::group::ProcessGroup;
 use crate::model::ids::{ResumeKey, TaskId};
 use crate::model::role::Role;
 use crate::model::task::OnInterrupt;
@@ -37,7 +38,7 @@ pub(crate) struct OwnedKey {
     pub(crate) text: Arc<str>,
 }
 
-/// What is kept of few attempts: of those with a key, and of those that were interrupted.
+/// What is kept of few attempts: of those with a key, with processes, and of interrupted ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AttemptNotes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,6 +48,9 @@ pub(crate) struct AttemptNotes {
     pub(crate) prompted: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<Ended>,
+    /// Process groups that work for it, or did when the engine lost it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<ProcessGroup>,
 }
 
 /// What a retry takes over from the attempt that was interrupted.
@@ -240,6 +244,8 @@ impl EngineState {
     #[must_use]
     pub fn interrupted_to_retry(&self) -> Vec<TaskId> {
         let waiting = self.tasks.iter().filter(|(id, task)| self.is_to_retry(**id, task));
+        // The tasks of an open run wait for whoever resumes that.
+        let waiting = waiting.filter(|(id, _)| !self.is_pinned(**id));
         let mut ids: Vec<TaskId> = waiting.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids

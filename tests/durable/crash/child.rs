@@ -61,7 +61,7 @@ fn mark(seed: u64, marks: &AtomicU64) -> String {
 /// Works until it is killed.
 pub(super) async fn work(place: &Path, seed: u64, hasty: bool) {
     // The harness has begun a line.
-    writeln!(std::io::stdout()).unwrap();
+    std::io::stdout().write_all(b"\n").unwrap();
     std::panic::set_hook(Box::new(|panic| say(&Ack::Broke { why: panic.to_string() })));
     let store = SqliteStore::open(place, store_cfg()).unwrap();
     let cfg = EngineCfg { token_secret: store.secret().to_vec(), ..cfg() };
