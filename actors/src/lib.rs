@@ -20,6 +20,7 @@ pub mod system;
 pub mod table;
 
 mod attempt;
+mod desk;
 mod outgoing;
 mod pool;
 mod queue;

@@ -4,8 +4,9 @@
 //! whole batch is committed. So nobody hears of a change before it stands.
 
 use ractor::ActorRef;
-use tokio::sync::oneshot;
 
+use crate::attempt::Answer;
+use crate::desk::Resting;
 use crate::messages::{AttemptMsg, WaiterMsg};
 use crate::state::attempts::Verdict;
 
@@ -13,8 +14,8 @@ use crate::state::attempts::Verdict;
 pub(crate) enum Outgoing {
     ToWaiter(ActorRef<WaiterMsg>, WaiterMsg),
     ToAttempt(ActorRef<AttemptMsg>, AttemptMsg),
-    /// The end of an attempt, to whoever dispatched it.
-    Verdict(oneshot::Sender<Verdict>, Verdict),
+    /// The end of an attempt, to whoever dispatched it, with what is to be cleared away then.
+    Verdict(Answer, Verdict, Resting),
 }
 
 impl Outgoing {
@@ -23,7 +24,9 @@ impl Outgoing {
         match self {
             Self::ToWaiter(waiter, message) => drop(waiter.cast(message)),
             Self::ToAttempt(attempt, message) => drop(attempt.cast(message)),
-            Self::Verdict(dispatcher, verdict) => drop(dispatcher.send(verdict)),
+            Self::Verdict(dispatcher, verdict, resting) => {
+                drop(dispatcher.send((verdict, resting)));
+            }
         }
     }
 }

@@ -11,7 +11,8 @@ use futures::future::FusedFuture;
 use ractor::{ActorRef, ActorRuntime, ActorStatus};
 use tokio::sync::oneshot;
 
-use crate::attempt::{Attempt, Run};
+use crate::attempt::{Answer, Run};
+use crate::desk::Attempt;
 use crate::errors::EngineError;
 use crate::launch::Launch;
 use crate::messages::{AttemptMsg, Change, Until, WaiterMsg};
@@ -205,7 +206,7 @@ impl ActorSystem {
         // The verdict first: where there is one, the caller was not woken for the turn.
         std::future::poll_fn(|cx| {
             if !decided.is_terminated()
-                && let Poll::Ready(Ok(verdict)) = Pin::new(&mut decided).poll(cx)
+                && let Poll::Ready(Ok((verdict, _resting))) = Pin::new(&mut decided).poll(cx)
             {
                 return Poll::Ready(Ok(verdict));
             }
@@ -230,7 +231,7 @@ fn start_attempt(
     attempt: (TaskId, u32),
     launch: Arc<dyn Launch>,
     timeout: Option<Duration>,
-    verdict: oneshot::Sender<Verdict>,
+    verdict: Answer,
 ) -> Caller {
     let Some(root) = core.root() else { return Caller::Told };
     let root = root.get_cell();
