@@ -7,12 +7,16 @@ use ractor::ActorRef;
 
 use crate::attempt::Answer;
 use crate::desk::Resting;
-use crate::messages::{AttemptMsg, WaiterMsg};
+use crate::messages::{AttemptMsg, Change, WaiterMsg};
 use crate::state::attempts::Verdict;
+use crate::system::Core;
+use crate::waiter::WaiterLink;
 
 /// One message on its way.
 pub(crate) enum Outgoing {
     ToWaiter(ActorRef<WaiterMsg>, WaiterMsg),
+    /// The end of a watched task.
+    Ended(WaiterLink, Change),
     ToAttempt(ActorRef<AttemptMsg>, AttemptMsg),
     /// The end of an attempt, to whoever dispatched it, with what is to be cleared away then.
     Verdict(Answer, Verdict, Resting),
@@ -20,9 +24,10 @@ pub(crate) enum Outgoing {
 
 impl Outgoing {
     /// Sends it. An addressee that is gone has been decided otherwise.
-    pub(crate) fn send(self) {
+    pub(crate) fn send(self, core: &Core) {
         match self {
             Self::ToWaiter(waiter, message) => drop(waiter.cast(message)),
+            Self::Ended(waiter, change) => waiter.end(change, core),
             Self::ToAttempt(attempt, message) => drop(attempt.cast(message)),
             Self::Verdict(dispatcher, verdict, resting) => {
                 drop(dispatcher.send((verdict, resting)));
