@@ -165,6 +165,8 @@ pub(crate) async fn tasks(engine: &Engine, kind: Kind, count: usize) -> Vec<Task
 
 /// As [`fill`], for sessions.
 pub(crate) async fn sessions(engine: &Engine, count: usize) -> Vec<CapToken> {
+    // As `attach` says of each.
+    engine.signer().expect_tokens(count);
     let planted = fill(engine, Kind::Session, count).await.into_iter();
     planted
         .filter_map(|planted| match planted {

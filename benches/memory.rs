@@ -160,9 +160,9 @@ async fn retained(report: &mut Report, sizes: &mut Footprints, count: usize) {
     let mut cfg = calm();
     cfg.retention.settled_tasks = u64::MAX;
     let engine = Engine::new(cfg);
-    // The tail of events, and tokens that are remembered as revoked, have bounds of their own;
-    // both are full after these.
-    drop(fill::fill(&engine, Kind::Finished, 5_000).await);
+    // The tail of events, tokens that are remembered as revoked, and the signer's memory of those
+    // that it made have bounds of their own; all are full after these.
+    drop(fill::fill(&engine, Kind::Finished, 40_000).await);
     forget(&engine).await;
     let before = held();
     drop(fill::fill(&engine, Kind::Finished, count).await);

@@ -1,6 +1,7 @@
 //! Scale: what a call costs with few and with many sessions and tasks; the longest turn while the
 //! tables grow; and a subscriber that never reads.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,6 +172,7 @@ async fn flatness(report: &mut Report, scale: Scale) -> Vec<Costs> {
             }
         }
     }
+    cold_memory(report, &[few, small, most, largest], count);
     let mut all = Vec::new();
     for (world, own) in worlds.iter().zip(&rounds) {
         let nanos = places(|call| own.iter().map(|round| round[call]).collect());
@@ -194,6 +196,34 @@ async fn flatness(report: &mut Report, scale: Scale) -> Vec<Costs> {
         }
     }
     all
+}
+
+/// A record as large as a task's, on cache lines of its own.
+#[derive(Clone)]
+struct Cold([u64; 48]);
+
+/// What it costs to look up one record and read it whole in a plain hash map of so many, in no
+/// order: what tables that do not fit into the caches cost anybody.
+fn cold_memory(report: &mut Report, sizes: &[usize], count: usize) {
+    let group = "the floor: one look-up in a plain hash map of boxed records of 384 bytes";
+    report.heading(group);
+    for size in sizes {
+        let map: HashMap<u64, Box<Cold>> =
+            (0..*size as u64).map(|key| (key, Box::new(Cold([key; 48])))).collect();
+        let rounds = (0..5).map(|round: u64| {
+            let start = Instant::now();
+            let mut sum = 0_u64;
+            for at in 0..count as u64 {
+                let key = (at + round).wrapping_mul(0x9E37_79B9_7F4A_7C15) % *size as u64;
+                let record = map.get(&key).expect("every key is there");
+                sum = record.0.iter().fold(sum, |sum, word| sum.wrapping_add(*word));
+            }
+            assert_ne!(std::hint::black_box(sum), 1, "the records were read");
+            start.elapsed().as_secs_f64() * 1e9 / many(count)
+        });
+        let nanos = middle(rounds.collect());
+        report.figure(group, &format!("{size} records"), nanos / 1e3, "µs");
+    }
 }
 
 fn places(figures: impl Fn(usize) -> Vec<f64>) -> [f64; 7] {
@@ -235,6 +265,21 @@ async fn growth(kind: Kind, count: usize) -> f64 {
     longest.as_secs_f64() * 1e3
 }
 
+/// The longest time that a bare loop takes to allocate what one record holds, about a kilobyte in
+/// eight pieces: what the allocator and the kernel cost anybody who keeps so much.
+fn bare_growth(count: usize) -> f64 {
+    let mut kept = Vec::with_capacity(count);
+    let mut longest = Duration::ZERO;
+    for at in 0..count {
+        let start = thread_time();
+        let pieces: [Box<[u8]>; 8] = std::array::from_fn(|_| vec![at as u8; 128].into());
+        longest = longest.max(thread_time().saturating_sub(start));
+        kept.push(pieces);
+    }
+    drop(std::hint::black_box(kept));
+    longest.as_secs_f64() * 1e3
+}
+
 /// Time that this thread has run. While the kernel runs others in its place, it stands still, so
 /// a loaded machine makes no turn longer.
 fn thread_time() -> Duration {
@@ -264,6 +309,13 @@ async fn longest_turns(report: &mut Report, scale: Scale) {
         report.figure(&group, name, median, "ms");
         worst = worst.max(median);
     }
+    let longest = (0..scale.pick(3, 2)).map(|_| bare_growth(count)).collect();
+    report.figure(
+        &group,
+        "floor: as many bytes allocated and kept in a bare loop",
+        middle(longest),
+        "ms",
+    );
     let measure = format!("longest single turn, growth to {count} records of each kind");
     report.target(&measure, worst, Bound::AtMost, 5.0, Some(1.0), "ms");
 }

@@ -1,22 +1,22 @@
 //! The attempt: runs launch and join in a child task, hears stop and time-out, reports the verdict.
 //!
-//! Spawned, or taken from the pool, by the turn that begins the attempt, under the root; never
-//! restarted. Every way out goes through the turn `finish_attempt`, whose fence lets the first one
-//! decide; even when this actor is killed, the drop of what it holds asks for that turn. So no way
-//! leaves a task running. One attempt at a time; between two it holds nothing.
+//! It lies in the slot of its actor (`desk`). Every way out goes through the turn `finish_attempt`,
+//! whose fence lets the first one decide; even the drop of an undecided attempt asks for that turn.
+//! So no way leaves a task running.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::ActorRef;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::desk::{Rest, Resting};
 use crate::launch::{Launch, WorkerError, panic_text};
 use crate::messages::AttemptMsg;
 use crate::model::ids::TaskId;
@@ -27,7 +27,8 @@ use crate::system::Core;
 /// Wait before a launch that panicked is tried again; doubled each time.
 const RELAUNCH_BACKOFF: Duration = Duration::from_millis(20);
 
-pub(crate) struct Attempt;
+/// Where an attempt's verdict is awaited.
+pub(crate) type Answer = oneshot::Sender<(Verdict, Resting)>;
 
 /// An attempt in flight. Dropping it before it was decided interrupts the attempt.
 pub(crate) struct Run {
@@ -50,12 +51,12 @@ pub(crate) struct Run {
 
 /// What an attempt's actor and its work share: where to send the verdict, and the worker.
 struct Seat {
-    verdict: Mutex<Option<oneshot::Sender<Verdict>>>,
+    verdict: Mutex<Option<Answer>>,
     worker: Mutex<(Option<CancellationToken>, bool)>,
 }
 
 impl Seat {
-    fn take_verdict(&self) -> Option<oneshot::Sender<Verdict>> {
+    fn take_verdict(&self) -> Option<Answer> {
         self.verdict.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -86,81 +87,8 @@ struct AttemptClock {
     setting: u64,
 }
 
-/// What the actor holds: the attempt in flight, if there is one.
-pub(crate) struct Desk {
-    core: Arc<Core>,
-    tree: u64,
-    run: Option<Box<Run>>,
-    runs: u64,
-}
-
-impl Actor for Attempt {
-    type Msg = AttemptMsg;
-    type State = Desk;
-    type Arguments = Arc<Core>;
-
-    async fn pre_start(
-        &self,
-        _myself: ActorRef<AttemptMsg>,
-        core: Arc<Core>,
-    ) -> Result<Desk, ActorProcessingErr> {
-        let tree = core.idle_attempts.tree();
-        Ok(Desk { core, tree, run: None, runs: 0 })
-    }
-
-    async fn handle(
-        &self,
-        myself: ActorRef<AttemptMsg>,
-        message: AttemptMsg,
-        desk: &mut Desk,
-    ) -> Result<(), ActorProcessingErr> {
-        match message {
-            AttemptMsg::Begin(run) => desk.begin(run, &myself),
-            message => desk.hear(message, &myself),
-        }
-        Ok(())
-    }
-
-    async fn handle_supervisor_evt(
-        &self,
-        _myself: ActorRef<AttemptMsg>,
-        _event: SupervisionEvent,
-        _desk: &mut Desk,
-    ) -> Result<(), ActorProcessingErr> {
-        Ok(())
-    }
-}
-
-impl Desk {
-    fn begin(&mut self, mut run: Box<Run>, myself: &ActorRef<AttemptMsg>) {
-        self.runs += 1;
-        run.begin(self.runs, myself);
-        self.run = Some(run);
-    }
-
-    /// A message about the attempt in flight; one about an earlier attempt changes nothing.
-    fn hear(&mut self, message: AttemptMsg, myself: &ActorRef<AttemptMsg>) {
-        let Some(run) = &mut self.run else { return };
-        let number = run.number;
-        let over = match message {
-            AttemptMsg::Stop(verdict) => run.stop(verdict, myself),
-            AttemptMsg::Clock(true) => run.run_clock(myself),
-            AttemptMsg::Clock(false) => run.clock.stand(),
-            AttemptMsg::TimedOut(of, setting) if of == number => run.timed_out(setting, myself),
-            AttemptMsg::TimeDecided(of, verdict) if of == number => run.stop(verdict, myself),
-            AttemptMsg::GraceOver(of) if of == number => run.grace_over(),
-            AttemptMsg::Finished(of, verdict) if of == number => run.finished(verdict),
-            _ => Over::No,
-        };
-        if matches!(over, Over::Yes) {
-            self.run = None;
-            self.core.idle_attempts.keep(myself.clone(), self.tree);
-        }
-    }
-}
-
 /// Whether an attempt is over for its actor.
-enum Over {
+pub(crate) enum Over {
     Yes,
     No,
 }
@@ -184,7 +112,7 @@ impl Run {
         (task, attempt): (TaskId, u32),
         launch: Arc<dyn Launch>,
         timeout: Option<Duration>,
-        verdict: oneshot::Sender<Verdict>,
+        verdict: Answer,
     ) -> Self {
         let alive = core.attempts.token();
         let seat = Seat { verdict: Mutex::new(Some(verdict)), worker: Mutex::default() };
@@ -204,19 +132,42 @@ impl Run {
         }
     }
 
-    fn begin(&mut self, number: u64, myself: &ActorRef<AttemptMsg>) {
+    pub(crate) fn begin(&mut self, number: u64, rest: Rest, myself: &ActorRef<AttemptMsg>) {
         self.number = number;
         let Some(launch) = self.launch.take() else { return };
         let work = Work {
             core: self.core.clone(),
             task: self.task,
             attempt: self.attempt,
-            number,
             seat: self.seat.clone(),
-            supervisor: myself.clone(),
+            rest,
         };
         self.work = Some(tokio::spawn(work.run(launch)));
         self.run_clock(myself);
+    }
+
+    pub(crate) fn is(&self, number: u64) -> bool {
+        self.number == number
+    }
+
+    /// A message about this attempt; one about an earlier attempt changes nothing.
+    pub(crate) fn hear(&mut self, message: AttemptMsg, myself: &ActorRef<AttemptMsg>) -> Over {
+        let number = self.number;
+        match message {
+            AttemptMsg::Stop(verdict) => self.stop(verdict, myself),
+            AttemptMsg::Clock(true) => self.run_clock(myself),
+            AttemptMsg::Clock(false) => self.clock.stand(),
+            AttemptMsg::TimedOut(of, setting) if of == number => self.timed_out(setting, myself),
+            AttemptMsg::TimeDecided(of, verdict) if of == number => self.stop(verdict, myself),
+            AttemptMsg::GraceOver(of) if of == number => self.grace_over(),
+            AttemptMsg::Finished(of, verdict) if of == number => self.finished(verdict),
+            _ => Over::No,
+        }
+    }
+
+    /// Its verdict was given: nothing is owed any more.
+    pub(crate) fn put_away(&mut self) {
+        self.decided = true;
     }
 
     fn run_clock(&mut self, myself: &ActorRef<AttemptMsg>) -> Over {
@@ -289,7 +240,8 @@ impl Run {
     fn close(&mut self) -> Over {
         self.decided = true;
         if let Some(reply) = self.seat.take_verdict() {
-            let _ = reply.send(self.stopping.take().unwrap_or(Verdict::Cancelled));
+            let verdict = self.stopping.take().unwrap_or(Verdict::Cancelled);
+            let _ = reply.send((verdict, Resting::default()));
         }
         Over::Yes
     }
@@ -305,16 +257,14 @@ impl Drop for Run {
             grace.abort();
         }
         if self.decided {
-            if let Some(reply) = self.seat.take_verdict() {
-                let _ = reply.send(self.stopping.take().unwrap_or(Verdict::Cancelled));
-            }
+            self.close();
             return;
         }
         let end = AttemptEnd::Interrupted("the attempt's supervisor died".to_owned());
         let seat = self.seat.clone();
         self.core.finish_attempt(self.task, self.attempt, end, move |verdict, out| {
             if let Some((reply, verdict)) = seat.take_verdict().zip(verdict) {
-                out.push(Outgoing::Verdict(reply, verdict));
+                out.push(Outgoing::Verdict(reply, verdict, Resting::default()));
             }
         });
     }
@@ -325,23 +275,26 @@ struct Work {
     core: Arc<Core>,
     task: TaskId,
     attempt: u32,
-    number: u64,
     seat: Arc<Seat>,
-    supervisor: ActorRef<AttemptMsg>,
+    rest: Rest,
 }
 
 impl Work {
     /// Runs the worker to its end, and asks the state to decide the attempt by it.
     async fn run(self, launch: Arc<dyn Launch>) {
         let end = self.end(launch).await;
-        let Self { core, task, attempt, number, seat, supervisor } = self;
+        let Self { core, task, attempt, seat, rest } = self;
         core.finish_attempt(task, attempt, end, move |verdict, out| {
-            if let Some(verdict) = &verdict
-                && let Some(reply) = seat.take_verdict()
-            {
-                out.push(Outgoing::Verdict(reply, verdict.clone()));
+            let answer = verdict.is_some().then(|| seat.take_verdict()).flatten();
+            match (answer, verdict) {
+                (Some(answer), Some(verdict)) => {
+                    out.push(Outgoing::Verdict(answer, verdict, rest.into()));
+                }
+                (_, verdict) => {
+                    let (actor, message) = rest.finished(verdict);
+                    out.push(Outgoing::ToAttempt(actor, message));
+                }
             }
-            out.push(Outgoing::ToAttempt(supervisor, AttemptMsg::Finished(number, verdict)));
         });
     }
 

@@ -1,11 +1,13 @@
 //! The engine's clock: wall time for people, monotonic time for deadlines. Tests replace it.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use tokio::time::Instant;
 
 use crate::errors::EngineError;
 use crate::state::effect::Now;
+use crate::state::millis;
 
 /// Tells the time. One per engine.
 ///
@@ -34,17 +36,40 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Result<Now, EngineError>;
 }
 
+/// How old a reading of the wall clock may be, by the monotonic one, before it is read again.
+const WALL_AGE_MS: u64 = 100;
+
 /// The operating system's wall clock, and the runtime's monotonic one, which tests may pause.
-#[derive(Debug, Clone, Copy)]
+///
+/// The wall clock goes on by the monotonic one between two readings of it, which are a tenth of a
+/// second apart: so late at most a step of it is heeded.
+#[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
+    /// By how many milliseconds the wall clock, since 1970, was ahead of the monotonic one.
+    ahead: AtomicU64,
+    /// When that was read, in milliseconds of the monotonic clock, plus one; 0 before the first.
+    read_at: AtomicU64,
 }
 
 impl SystemClock {
     /// A clock whose monotonic part starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Instant::now(), ahead: AtomicU64::new(0), read_at: AtomicU64::new(0) }
+    }
+
+    /// Reads how far the wall clock is ahead.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn read(&self, ms: u64) -> Result<u64, EngineError> {
+        let before_1970 =
+            || EngineError::Internal("the system clock stands before 1970".to_owned());
+        let wall =
+            std::time::SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| before_1970())?;
+        let ahead = millis(wall).checked_sub(ms).ok_or_else(before_1970)?;
+        self.ahead.store(ahead, Ordering::Relaxed);
+        self.read_at.store(ms + 1, Ordering::Release);
+        Ok(ahead)
     }
 }
 
@@ -55,14 +80,37 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now(&self) -> Result<Now, EngineError> {
-        let wall = std::time::SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_err(|_| EngineError::Internal("the system clock stands before 1970".to_owned()))?;
-        let elapsed: Duration = Instant::now().saturating_duration_since(self.start);
-        let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        Ok(Now { unix: wall.as_secs(), ms })
+        let ms = millis(Instant::now().saturating_duration_since(self.start));
+        let read_at = self.read_at.load(Ordering::Acquire);
+        let ahead = if read_at == 0 || ms.saturating_sub(read_at - 1) >= WALL_AGE_MS {
+            self.read(ms)?
+        } else {
+            self.ahead.load(Ordering::Relaxed)
+        };
+        Ok(Now { unix: (ahead + ms) / 1000, ms })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wall_clock_goes_on_between_two_readings() {
+        let clock = SystemClock::new();
+        let first = clock.now().unwrap();
+        let ahead = clock.ahead.load(Ordering::Relaxed);
+        clock.ahead.store(ahead + 5_000, Ordering::Relaxed);
+        tokio::time::advance(Duration::from_millis(WALL_AGE_MS - 1)).await;
+        let kept = clock.now().unwrap();
+        assert!((5..=6).contains(&(kept.unix - first.unix)), "{first:?} {kept:?}");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let read = clock.now().unwrap();
+        assert!(read.unix - first.unix < 5, "the step was kept: {first:?} {read:?}");
+        assert_eq!(read.ms, WALL_AGE_MS);
     }
 }
 

@@ -24,6 +24,7 @@ pub mod table;
 
 mod attempt;
 mod commits;
+mod desk;
 mod outgoing;
 mod pool;
 mod queue;

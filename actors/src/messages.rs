@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 use crate::attempt::Run;
 use crate::errors::EngineError;
 use crate::launch::{Built, Factory};
-use crate::model::ids::TaskId;
 use crate::model::task::TaskState;
 use crate::state::attempts::Verdict;
 use crate::state::auth::Access;
 use crate::state::sessions::HeartbeatReply;
+use crate::waiter::Watch;
 
 /// To the state actor. Everything else reaches it as a turn in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +41,11 @@ pub enum Until {
 
 /// To a waiter.
 #[derive(Debug)]
-pub enum WaiterMsg {
+pub(crate) enum WaiterMsg {
     /// Park a caller on a task; for a waiter that watches none, this is its task from now on.
     Park {
-        /// The task.
-        task: TaskId,
+        /// The task, and who is parked on it.
+        watch: Arc<Watch>,
         /// Names the caller, among all callers of the engine.
         ticket: u64,
         /// What it waits for.

@@ -4,26 +4,34 @@
 //! whole batch is committed. So nobody hears of a change before it stands.
 
 use ractor::ActorRef;
-use tokio::sync::oneshot;
 
-use crate::messages::{AttemptMsg, WaiterMsg};
+use crate::attempt::Answer;
+use crate::desk::Resting;
+use crate::messages::{AttemptMsg, Change, WaiterMsg};
 use crate::state::attempts::Verdict;
+use crate::system::Core;
+use crate::waiter::WaiterLink;
 
 /// One message on its way.
 pub(crate) enum Outgoing {
     ToWaiter(ActorRef<WaiterMsg>, WaiterMsg),
+    /// The end of a watched task.
+    Ended(WaiterLink, Change),
     ToAttempt(ActorRef<AttemptMsg>, AttemptMsg),
-    /// The end of an attempt, to whoever dispatched it.
-    Verdict(oneshot::Sender<Verdict>, Verdict),
+    /// The end of an attempt, to whoever dispatched it, with what is to be cleared away then.
+    Verdict(Answer, Verdict, Resting),
 }
 
 impl Outgoing {
     /// Sends it. An addressee that is gone has been decided otherwise.
-    pub(crate) fn send(self) {
+    pub(crate) fn send(self, core: &Core) {
         match self {
             Self::ToWaiter(waiter, message) => drop(waiter.cast(message)),
+            Self::Ended(waiter, change) => waiter.end(change, core),
             Self::ToAttempt(attempt, message) => drop(attempt.cast(message)),
-            Self::Verdict(dispatcher, verdict) => drop(dispatcher.send(verdict)),
+            Self::Verdict(dispatcher, verdict, resting) => {
+                drop(dispatcher.send((verdict, resting)));
+            }
         }
     }
 }

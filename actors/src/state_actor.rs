@@ -169,7 +169,7 @@ impl Incarnation {
             self.core.announce(&record);
         }
         for message in self.ready.out.drain(..).chain(self.out.drain(..)) {
-            message.send();
+            message.send(&self.core);
         }
         for turn in self.ready.turns.drain(..).chain(self.batch.drain(..)) {
             turn.release();
@@ -284,15 +284,18 @@ fn tell_waiter(core: &Arc<Core>, links: &mut Links, state: &EngineState, task: T
         links.line = stay;
         core.queue.push_front(gone.into_iter().map(|(_, turn)| without_place(turn)));
     }
-    let Some(waiter) = links.waiters.get(&task).map(|link| link.actor.clone()) else { return };
+    if !links.waiters.contains(&task) {
+        return;
+    }
     let change = change_of(state, task);
-    let message = if change.satisfies(Until::Ended) {
-        links.waiters.remove(&task);
-        WaiterMsg::Ended(change)
-    } else {
-        WaiterMsg::Changed(change)
-    };
-    links.out.push(Outgoing::ToWaiter(waiter, message));
+    if change.satisfies(Until::Ended) {
+        if let Some(link) = links.waiters.remove(&task) {
+            links.out.push(Outgoing::Ended(link, change));
+        }
+    } else if let Some(link) = links.waiters.get(&task) {
+        let changed = WaiterMsg::Changed(change);
+        links.out.push(Outgoing::ToWaiter(link.actor.clone(), changed));
+    }
 }
 
 /// What a waiter is told of a task.

@@ -27,6 +27,7 @@ use crate::state::attempts::{AttemptEnd, Verdict};
 use crate::state::effect::Now;
 use crate::state::{EngineState, Rules};
 use crate::turn::{Caller, Step, Turn, TurnCell};
+use crate::waiter::WaiterLink;
 
 mod calls;
 mod counts;
@@ -54,12 +55,6 @@ pub struct Links {
     pub(crate) tickets: u64,
     /// What the batch will send once it is committed.
     pub(crate) out: Vec<Outgoing>,
-}
-
-/// A waiter, and the ticket of the newest caller that was sent to it.
-pub(crate) struct WaiterLink {
-    pub(crate) actor: ActorRef<WaiterMsg>,
-    pub(crate) newest: u64,
 }
 
 impl Links {

@@ -232,6 +232,9 @@ impl<F, H, R> Future for TurnReply<F, H, R> {
 
 impl<F, H, R> Drop for TurnReply<F, H, R> {
     fn drop(&mut self) {
+        if self.0.stage.load(Ordering::Relaxed) == DONE {
+            return;
+        }
         self.0.caller_gone.store(true, Ordering::SeqCst);
         self.0.take_back();
     }

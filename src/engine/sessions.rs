@@ -148,7 +148,12 @@ impl Engine {
         let now = self.now()?;
         let (token, record) = self.mint_token(operator_id.clone(), role, ttl, None, now)?;
         let new = NewSession { operator_id: Arc::from(operator_id), role, faces, token: record };
-        self.system().transact("attach", move |state| state.attach(new, now)).await?;
+        let attach = move |state: &mut EngineState| {
+            state.attach(new, now)?;
+            Ok(state.token_count())
+        };
+        let tokens = self.system().transact("attach", attach).await?;
+        self.signer().expect_tokens(tokens);
         Ok(token)
     }
 

@@ -184,7 +184,7 @@ impl Core {
         }
         // A tree that started meanwhile may have left these.
         for message in ready.out.drain(..) {
-            message.send();
+            message.send(self);
         }
         for turn in ready.turns.drain(..) {
             turn.release();

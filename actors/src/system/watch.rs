@@ -11,7 +11,8 @@ use futures::future::FusedFuture;
 use ractor::{ActorRef, ActorRuntime, ActorStatus};
 use tokio::sync::oneshot;
 
-use crate::attempt::{Attempt, Run};
+use crate::attempt::{Answer, Run};
+use crate::desk::Attempt;
 use crate::errors::EngineError;
 use crate::launch::Launch;
 use crate::messages::{AttemptMsg, Change, Until, WaiterMsg};
@@ -19,9 +20,9 @@ use crate::model::ids::TaskId;
 use crate::outgoing::Outgoing;
 use crate::state::EngineState;
 use crate::state::attempts::{Plan, Verdict};
-use crate::system::{ActorSystem, Core, Links, WaiterLink};
+use crate::system::{ActorSystem, Core, Links};
 use crate::turn::{Caller, Step};
-use crate::waiter::Waiter;
+use crate::waiter::{Waiter, WaiterLink, Watch};
 
 /// What the turn that starts a wait came to.
 pub enum PollStart<T> {
@@ -55,10 +56,10 @@ impl Links {
         let alive = |link: &WaiterLink| link.actor.get_status() < ActorStatus::Stopping;
         self.tickets += 1;
         let ticket = self.tickets;
-        let waiter = match self.waiters.get_mut(&task).filter(|link| alive(link)) {
+        let (waiter, watch) = match self.waiters.get_mut(&task).filter(|link| alive(link)) {
             Some(link) => {
                 link.newest = ticket;
-                link.actor.clone()
+                (link.actor.clone(), link.watch.clone())
             }
             None => {
                 let root = core.root()?.get_cell();
@@ -68,12 +69,15 @@ impl Links {
                         .inspect(|_| core.count_actor())
                         .map(|(actor, _)| actor)
                 })?;
-                self.waiters.insert(task, WaiterLink { actor: actor.clone(), newest: ticket });
-                actor
+                let (tree, watch) = (core.idle_waiters.tree(), Watch::new(task));
+                let link =
+                    WaiterLink { actor: actor.clone(), watch: watch.clone(), tree, newest: ticket };
+                self.waiters.insert(task, link);
+                (actor, watch)
             }
         };
         let (reply, answer) = oneshot::channel();
-        let park = WaiterMsg::Park { task, ticket, until, reply };
+        let park = WaiterMsg::Park { watch, ticket, until, reply };
         self.out.push(Outgoing::ToWaiter(waiter.clone(), park));
         Some(Parked { answer, waiter, ticket, answered: false })
     }
@@ -205,7 +209,7 @@ impl ActorSystem {
         // The verdict first: where there is one, the caller was not woken for the turn.
         std::future::poll_fn(|cx| {
             if !decided.is_terminated()
-                && let Poll::Ready(Ok(verdict)) = Pin::new(&mut decided).poll(cx)
+                && let Poll::Ready(Ok((verdict, _resting))) = Pin::new(&mut decided).poll(cx)
             {
                 return Poll::Ready(Ok(verdict));
             }
@@ -230,7 +234,7 @@ fn start_attempt(
     attempt: (TaskId, u32),
     launch: Arc<dyn Launch>,
     timeout: Option<Duration>,
-    verdict: oneshot::Sender<Verdict>,
+    verdict: Answer,
 ) -> Caller {
     let Some(root) = core.root() else { return Caller::Told };
     let root = root.get_cell();
