@@ -93,14 +93,19 @@ impl Seed {
         let spec = Arc::new(TaskSpec::new(AGENT, DIRECTIVE));
         let attempt = matches!(kind, Kind::Live | Kind::Finished).then(|| {
             let (_, token) = token(engine, mint, format!("worker-of-{id}"), Role::Worker, now);
-            let attempt =
-                NewAttempt { task: id, token, handle: handle(engine, mint), prompt: None };
+            let attempt = NewAttempt {
+                task: id,
+                token,
+                handle: handle(engine, mint),
+                prompt: None,
+                key: None,
+            };
             let event = OutputEvent::Final { content: ContentRef::inline_text(RESULT), ok: true };
             let output = NewOutput::prepare(event, &engine.cfg().limits);
             Box::new((attempt, output.expect("the result is small")))
         });
         let key = mint.resume_key();
-        Self::Task { kind, new: NewTask { id, spec, parent: None }, attempt, key }
+        Self::Task { kind, new: NewTask::new(id, spec), attempt, key }
     }
 
     /// Takes the record into the state.

@@ -56,7 +56,7 @@ impl Flow {
             let now = self.now;
             let task = self.mint.task_id();
             let spec = Arc::new(TaskSpec::new("coder", "write the part, test it, report"));
-            let new = NewTask { id: task, spec, parent: None };
+            let new = NewTask::new(task, spec);
             self.turn(&mut touched, &mut effects, |state| {
                 state.create_task(Access::Trusted, new, now).expect("a lawful move");
             });
@@ -74,7 +74,7 @@ impl Flow {
             });
             let handle = self.signer.handle_key(&self.mint.nonce());
             let token = NewToken { token, signed, deadline_ms: now.ms + 3_600_000 };
-            let new = NewAttempt { task, token, handle, prompt: None };
+            let new = NewAttempt { task, token, handle, prompt: None, key: None };
             self.turn(&mut touched, &mut effects, |state| {
                 state.begin_attempt(Access::Trusted, new, now).expect("a lawful move");
             });

@@ -26,6 +26,7 @@ mod auth;
 mod dispatch;
 mod durable;
 mod events;
+mod interrupted;
 mod poll;
 mod registries;
 mod resume;
@@ -37,6 +38,7 @@ mod worker_api;
 pub use dispatch::DispatchOptions;
 pub use durable::OpenOptions;
 pub use events::{Delivery, EventFeed, EventStream};
+pub use interrupted::Retry;
 pub use tasks::TaskOptions;
 
 /// How far in the future a token may say it was issued, before it is refused.
@@ -89,7 +91,7 @@ impl Engine {
     /// An engine without layers.
     ///
     /// # Panics
-    /// Where `token_secret` is empty, or the operating system gives no random bytes.
+    /// Where `token_secret` is empty, or `token_keys` are no ring of keys, or the operating system gives no random bytes.
     #[must_use]
     pub fn new(cfg: EngineCfg) -> Self {
         Self::new_with_layers(cfg, LayerRegistry::new())
@@ -303,11 +305,26 @@ impl Engine {
     }
 }
 
+/// The signer with all keys of a configuration.
+fn signer(cfg: &EngineCfg, mint: &Arc<Mint>) -> TokenSigner {
+    let mut keys: Vec<_> = cfg.token_keys.iter().collect();
+    keys.sort_by_key(|key| key.kid());
+    let (kid, secret) =
+        keys.first().map_or((FIRST_KEY, &*cfg.token_secret), |key| (key.kid(), key.secret()));
+    let signer =
+        TokenSigner::with_key(kid, secret, mint.clone()).expect("no secret in EngineCfg is empty");
+    for key in keys.iter().skip(1) {
+        signer
+            .rotate(key.kid(), key.secret())
+            .expect("EngineCfg::token_keys are at most four, each with an id of its own");
+    }
+    signer
+}
+
 impl Inner {
     fn new(cfg: &EngineCfg, layers: LayerRegistry, gate: RoleVerbGate) -> Self {
         let mint = Arc::new(Mint::from_os().expect("the operating system gives random bytes"));
-        let signer = TokenSigner::with_key(FIRST_KEY, &cfg.token_secret, mint.clone())
-            .expect("EngineCfg::token_secret is not empty");
+        let signer = signer(cfg, &mint);
         Self {
             gate,
             signer,

@@ -80,6 +80,7 @@ pub use adjutant_actors::journal;
 pub use adjutant_actors::launch::{Worker, WorkerError};
 pub use adjutant_actors::messages::Intensity;
 pub use adjutant_actors::model::event::{Event, EventRecord};
+pub use adjutant_actors::model::group::ProcessGroup;
 pub use adjutant_actors::model::ids::{IdParseError, ResumeKey, SessionId, TaskId, WorkerId};
 pub use adjutant_actors::model::mint::Mint;
 pub use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
@@ -87,9 +88,11 @@ pub use adjutant_actors::model::role::{Role, RoleVerbGate, Verb, default_role_ve
 pub use adjutant_actors::model::session::{
     OperatorKind, OperatorSession, SessionFaces, collapse_operator_kind,
 };
-pub use adjutant_actors::model::task::{DispatchOutcome, TaskSpec, TaskState, TaskStatus};
+pub use adjutant_actors::model::task::{
+    DispatchOutcome, OnInterrupt, TaskSpec, TaskState, TaskStatus,
+};
 pub use adjutant_actors::model::token::{
-    CapToken, CapTokenDecodeError, TokenFingerprint, TokenRequest, TokenSigner,
+    CapToken, CapTokenDecodeError, SigningKey, TokenFingerprint, TokenRequest, TokenSigner,
 };
 pub use adjutant_actors::state::EngineState;
 pub use adjutant_actors::state::attempts::AttemptEnd;
@@ -103,7 +106,7 @@ pub use tokio_util::sync::CancellationToken;
 
 pub use crate::ctx::{Ctx, CtxMeta};
 pub use crate::engine::{
-    Delivery, DispatchOptions, Engine, EventFeed, EventStream, OpenOptions, TaskOptions,
+    Delivery, DispatchOptions, Engine, EventFeed, EventStream, OpenOptions, Retry, TaskOptions,
 };
 pub use crate::middleware::{
     AgentResolverMiddleware, AuditMiddleware, InputInjectMiddleware, LayerRegistry,

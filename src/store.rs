@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use adjutant_actors::journal::{Batch, Done, Head, Journal, JournalError};
 use adjutant_actors::model::event::EventRecord;
+use adjutant_actors::model::token::SigningKey;
 use adjutant_actors::state::images::{Row, SetAside};
 use adjutant_actors::state::outputs::BodyHash;
 use rusqlite::Connection;
@@ -22,6 +23,7 @@ use rusqlite::Connection;
 pub use crate::store::check::{Report, export_json, fsck};
 use crate::store::place::{Held, unusable};
 use crate::store::schema::broken;
+use crate::store::secrets::Secrets;
 use crate::store::writer::{Command, Reply, Writer};
 
 mod check;
@@ -29,6 +31,7 @@ mod fold;
 mod place;
 mod read;
 mod schema;
+mod secrets;
 mod writer;
 
 /// When a batch is called safe.
@@ -98,7 +101,9 @@ impl Default for StoreCfg {
 /// Dropping it closes it, which blocks until everything is safe.
 pub struct SqliteStore {
     path: PathBuf,
-    secret: Vec<u8>,
+    /// The newest secret when the store was opened.
+    secret: SigningKey,
+    keys: Mutex<Vec<SigningKey>>,
     commands: Mutex<Option<Sender<Command>>>,
     reader: Mutex<Option<Connection>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -126,7 +131,9 @@ impl SqliteStore {
         let place = Held::take(&path)?;
         let conn = schema::writer(&path)?;
         let reader = schema::reader(&path)?;
-        let secret = place.secret()?;
+        let keys = Secrets::of(&path).keys()?;
+        let newest = keys.iter().max_by_key(|key| key.kid()).cloned();
+        let secret = newest.ok_or_else(|| unusable(&path, "opened", "it has no secret"))?;
         let writer = Writer::new(conn, place, cfg)?;
         let (commands, told) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -136,6 +143,7 @@ impl SqliteStore {
         Ok(Self {
             path,
             secret,
+            keys: Mutex::new(keys),
             commands: Mutex::new(Some(commands)),
             reader: Mutex::new(Some(reader)),
             writer: Mutex::new(Some(thread)),
@@ -148,11 +156,77 @@ impl SqliteStore {
         &self.path
     }
 
-    /// The signing secret that is kept beside the store, so that tokens outlive the process. For
-    /// `EngineCfg::token_secret`; made with the store.
+    /// The signing secret that is kept beside the store, so that tokens outlive the process; made
+    /// with the store. Fit for `EngineCfg::token_secret` until the first rotation; [`Self::keys`]
+    /// is right after it too.
     #[must_use]
     pub fn secret(&self) -> &[u8] {
-        &self.secret
+        self.secret.secret()
+    }
+
+    /// Every signing key that is kept, oldest first. For `EngineCfg::token_keys`.
+    #[must_use]
+    pub fn keys(&self) -> Vec<SigningKey> {
+        lock(&self.keys).clone()
+    }
+
+    /// Makes the next signing key. It is on the disk when this returns, so that an engine may sign
+    /// with it; the former ones stay until they are retired, and tokens under them verify, after a
+    /// restart too. Blocks on the disk.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::store::{SqliteStore, StoreCfg};
+    /// use adjutant::{Engine, EngineCfg, LayerRegistry, Role};
+    /// use std::{sync::Arc, time::Duration};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let store = Arc::new(SqliteStore::open(dir.path(), StoreCfg::default())?);
+    /// let cfg = EngineCfg { token_keys: store.keys(), ..EngineCfg::default() };
+    /// let engine = Engine::open(cfg, LayerRegistry::new(), store.clone()).await?;
+    /// let old = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    ///
+    /// let key = store.rotate_secret()?;
+    /// engine.signer().rotate(key.kid(), key.secret())?;
+    /// assert!(engine.heartbeat(&old).await.is_ok());
+    ///
+    /// // Once nobody needs the old tokens any more: first the engine, then the store.
+    /// engine.retire_key(1).await?;
+    /// store.retire_secret(1)?;
+    /// assert!(engine.heartbeat(&old).await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Misuse` where four keys are kept; `Unusable`; `Closed`.
+    pub fn rotate_secret(&self) -> Result<SigningKey, JournalError> {
+        let mut keys = self.held_keys()?;
+        let key = Secrets::of(&self.path).rotate(&keys)?;
+        keys.push(key.clone());
+        Ok(key)
+    }
+
+    /// Takes a former signing key away for good. Retire it in the engine first, which revokes its
+    /// tokens. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Misuse` for the newest key or one that is not kept; `Unusable`; `Closed`.
+    pub fn retire_secret(&self, kid: u32) -> Result<(), JournalError> {
+        let mut keys = self.held_keys()?;
+        let former =
+            keys.split_last().is_some_and(|(_, former)| former.iter().any(|key| key.kid() == kid));
+        if !former {
+            return Err(JournalError::Misuse(format!("signing key {kid} is no former one")));
+        }
+        Secrets::of(&self.path).retire(kid)?;
+        keys.retain(|key| key.kid() != kid);
+        Ok(())
+    }
+
+    /// The keys, for change while the store holds its folder.
+    fn held_keys(&self) -> Result<MutexGuard<'_, Vec<SigningKey>>, JournalError> {
+        let keys = lock(&self.keys);
+        if lock(&self.commands).is_none() { Err(JournalError::Closed) } else { Ok(keys) }
     }
 
     fn send(&self, command: Command) {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::model::token::SigningKey;
+
 /// What happens when a `with_state` closure holds the state for longer than `max_hold_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -36,6 +38,9 @@ pub struct EngineCfg {
     /// Root of the signing keys. Fresh random bytes by default; set it for tokens that outlive a
     /// restart. Must not be empty.
     pub token_secret: Vec<u8>,
+    /// Signing keys by their ids, at most four, in place of `token_secret` where there are any:
+    /// all of them verify, the one with the highest id signs. Such as `SqliteStore::keys`.
+    pub token_keys: Vec<SigningKey>,
     /// Waits and heartbeats.
     pub long_hold: LongHoldConfig,
     /// First depth of nested tasks that is refused: a task at `depth >= max_spawn_depth`.
@@ -131,6 +136,7 @@ impl Default for EngineCfg {
             max_hold_ms: 50,
             hold_policy: if cfg!(debug_assertions) { HoldPolicy::Panic } else { HoldPolicy::Warn },
             token_secret: fresh_secret(),
+            token_keys: Vec::new(),
             long_hold: LongHoldConfig::default(),
             max_spawn_depth: 4,
             queue_limit: 65_536,
@@ -270,7 +276,8 @@ mod tests {
 
     #[test]
     fn debug_does_not_show_the_secret() {
-        let cfg = EngineCfg { token_secret: vec![171; 32], ..EngineCfg::default() };
-        assert!(!format!("{cfg:?}").contains("171"));
+        let token_keys = vec![SigningKey::new(1, [171; 32])];
+        let cfg = EngineCfg { token_secret: vec![171; 32], token_keys, ..EngineCfg::default() };
+        assert!(!format!("{cfg:?} {:?}", cfg.token_keys).contains("171"));
     }
 }

@@ -117,6 +117,14 @@ pub enum EngineError {
         /// Most that may be sent.
         max: u64,
     },
+    /// The idempotency key was used before, with something else. The contents are not shown.
+    #[error("key {key:?} was used before with another {}", differs.join(" and another "))]
+    KeyConflict {
+        /// The key.
+        key: String,
+        /// What differs: `agent`, `directive`, `parent`, `on_interrupt`, `prompt`.
+        differs: Vec<&'static str>,
+    },
     /// A value is larger, or nested deeper, than the engine accepts.
     #[error("the {what} is too large: {current} {unit}, and {max} is the limit")]
     ValueTooLarge {

@@ -16,6 +16,7 @@ use crate::model::token::{HandleKey, TokenFingerprint};
 use crate::state::attempts::AttemptRecord;
 use crate::state::auth::CapTokenRecord;
 use crate::state::effect::{Effect, Now};
+use crate::state::keys::OwnedKey;
 use crate::state::outputs::{BodyHash, BodyRecord, OutputRecord};
 use crate::state::resumes::ResumePending;
 use crate::state::sessions::SessionRecord;
@@ -26,7 +27,9 @@ pub mod attempts;
 pub mod audit;
 pub mod auth;
 pub mod effect;
+pub mod groups;
 pub mod images;
+pub mod keys;
 pub mod outputs;
 pub mod resources;
 pub mod resumes;
@@ -94,6 +97,9 @@ pub struct EngineState {
     pub(crate) handles: Table<HandleKey, TokenFingerprint>,
     pub(crate) resumes: Table<ResumeKey, ResumePending>,
     pub(crate) resources: Table<String, Arc<Value>>,
+    /// Idempotency keys of tasks, and those of attempts within their task.
+    pub(crate) task_keys: Table<Arc<OwnedKey>, TaskId>,
+    pub(crate) attempt_keys: Table<(TaskId, Arc<OwnedKey>), u32>,
     /// Edges: (owner, task), (parent, child), (task, question).
     pub(crate) owned: Index<(SessionId, TaskId)>,
     pub(crate) children: Index<(TaskId, TaskId)>,
@@ -122,6 +128,8 @@ impl PartialEq for EngineState {
             && self.handles == other.handles
             && self.resumes == other.resumes
             && self.resources == other.resources
+            && self.task_keys == other.task_keys
+            && self.attempt_keys == other.attempt_keys
             && self.owned == other.owned
             && self.children == other.children
             && self.questions == other.questions
@@ -147,6 +155,8 @@ macro_rules! every_table {
         state.handles.$method();
         state.resumes.$method();
         state.resources.$method();
+        state.task_keys.$method();
+        state.attempt_keys.$method();
         state.owned.$method();
         state.children.$method();
         state.questions.$method();
@@ -173,6 +183,8 @@ impl EngineState {
             handles: Table::default(),
             resumes: Table::default(),
             resources: Table::default(),
+            task_keys: Table::default(),
+            attempt_keys: Table::default(),
             owned: Index::default(),
             children: Index::default(),
             questions: Index::default(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 /// Turns the text of an agent file into the JSON form of an agent.
 ///
-/// `name`, `kind` and `spec` are the agent's own; `operator_ref` goes into the spec; `version`
+/// `name`, `kind`, `spec` and `on_interrupt` are the agent's own; `operator_ref` goes into the spec; `version`
 /// and `tags` into its meta; the fields of a profile into the profile; everything else into the
 /// profile's extras. The body becomes the system prompt.
 pub(crate) fn to_agent(text: &str) -> Result<Value, String> {
@@ -18,7 +18,7 @@ pub(crate) fn to_agent(text: &str) -> Result<Value, String> {
     let mut extras = Map::new();
     for (key, value) in pairs(&front)? {
         match key.as_str() {
-            "name" | "kind" | "spec" => drop(agent.insert(key, value)),
+            "name" | "kind" | "spec" | "on_interrupt" => drop(agent.insert(key, value)),
             "operator_ref" => {
                 let spec = agent.entry("spec").or_insert_with(|| json!({}));
                 let spec = spec.as_object_mut().ok_or("`spec` must be an object")?;

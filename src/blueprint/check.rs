@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use adjutant_actors::model::task::OnInterrupt;
+
 use super::document::{AgentDef, AgentKind, Blueprint, SCHEMA_VERSION};
 use super::error::{CompileError, CompileErrors};
 use super::flow::{self, FlowRef, Survey};
@@ -189,6 +191,11 @@ impl Check<'_> {
     fn agent(&mut self, agent: &AgentDef) -> bool {
         let name = agent.name.clone();
         let kind = self.blueprint.kind_of(agent, self.known.default_agent_kind.as_ref());
+        if kind == AgentKind::Ask && agent.on_interrupt == OnInterrupt::Retry {
+            let msg = "is `retry`, but a question stays open by itself".to_owned();
+            let (agent, field) = (name.clone(), "on_interrupt".to_owned());
+            self.errors.push(CompileError::InvalidAgent { agent, field, msg });
+        }
         match spec::read(agent, &kind) {
             None if self.blueprint.strategy.strict_kind => {
                 self.errors.push(CompileError::UnknownKind { agent: name, kind });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adjutant_actors::model::session::OperatorKind;
+use adjutant_actors::model::task::OnInterrupt;
 use mlua_flow_ir::Node;
 use tokio::sync::Semaphore;
 
@@ -48,6 +49,7 @@ pub(crate) struct Agent {
     /// Places for attempts that live at once; further steps queue here.
     pub(crate) limit: Semaphore,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) on_interrupt: OnInterrupt,
 }
 
 /// A blueprint that was compiled for an engine.
@@ -153,6 +155,7 @@ fn agent(
                 work: AgentWork::Ask(ask.question_template.clone()),
                 limit: Semaphore::new(Semaphore::MAX_PERMITS),
                 timeout: None,
+                on_interrupt: def.on_interrupt,
             });
         }
         AgentSpec::Subprocess(process) => {
@@ -179,6 +182,7 @@ fn agent(
         work: AgentWork::Spawn(linked),
         limit: Semaphore::new(places),
         timeout,
+        on_interrupt: def.on_interrupt,
     })
 }
 

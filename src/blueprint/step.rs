@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::blueprint::compile::{AgentWork, Program};
 use crate::blueprint::run::{RunObserver, StepEnd};
-use crate::engine::{DispatchOptions, Engine};
+use crate::engine::{DispatchOptions, Engine, TaskOptions};
 use crate::operator::SeniorBridge;
 use crate::template;
 
@@ -79,7 +79,8 @@ impl Steps {
             other => other.to_string(),
         };
         let spec = TaskSpec::new(agent.name.clone(), directive);
-        let task = match self.engine.start_task(&self.operator, spec).await {
+        let options = TaskOptions::default().with_on_interrupt(agent.on_interrupt);
+        let task = match self.engine.start_task_with(&self.operator, spec, options).await {
             Ok(task) => task,
             Err(error) => return StepEnd::Failed(error.to_string()),
         };

@@ -1,10 +1,11 @@
 //! Dispatching one attempt: begin it, start its supervisor, await its verdict.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::launch::{Launch, Worker};
+use adjutant_actors::messages::{Change, Until};
 use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::measure::measure_text;
 use adjutant_actors::model::role::{Role, Verb};
@@ -12,11 +13,13 @@ use adjutant_actors::model::task::DispatchOutcome;
 use adjutant_actors::model::token::{CapToken, WorkerHandle};
 use adjutant_actors::state::EngineState;
 use adjutant_actors::state::attempts::{Begin, NewAttempt, Plan, Verdict};
+use adjutant_actors::system::PollStart;
 use async_trait::async_trait;
 
 use crate::ctx::{Ctx, WORKER_HANDLE};
 use crate::engine::Engine;
 use crate::engine::auth::worker_name;
+use crate::engine::tasks::checked_key;
 use crate::spawner::SpawnerAdapter;
 
 /// What may be said of one attempt. Use the struct update syntax.
@@ -27,6 +30,25 @@ pub struct DispatchOptions {
     /// Longest life of this attempt, in place of the configured one. Its clock stands still while
     /// the task is suspended.
     pub timeout: Option<Duration>,
+    /// Idempotency key, at most 256 bytes: see [`Self::with_key`].
+    pub key: Option<String>,
+}
+
+impl DispatchOptions {
+    /// Sets an idempotency key: dispatching the task again under it begins nothing. It waits for
+    /// the attempt that the first call began, if that is live, and gives its verdict, also after a
+    /// crash; spawner and time-out are those of the first call. Another prompt is a `KeyConflict`.
+    ///
+    /// One exception: where the attempt was interrupted by the end of its process and the task is
+    /// to be retried ([`OnInterrupt::Retry`](crate::OnInterrupt::Retry)), the same call begins the
+    /// next attempt, once, and the key is that one's.
+    ///
+    /// A key belongs to whoever set it, as that of a task, and to the task. It is remembered as
+    /// long as that.
+    #[must_use]
+    pub fn with_key(self, key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
 }
 
 impl Engine {
@@ -72,8 +94,30 @@ impl Engine {
     /// # Ok(()) }
     /// ```
     ///
+    /// A call that may have to be made again carries a key:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// # use adjutant::{DispatchOptions, Engine, EngineCfg, InProcSpawner, Role, SpawnerAdapter};
+    /// # use adjutant::{TaskSpec, WorkerResult};
+    /// # use std::{sync::Arc, time::Duration};
+    /// # let engine = Engine::new(EngineCfg::default());
+    /// # let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    /// # let mut agents = InProcSpawner::new();
+    /// # agents.register("echo", |call| async move { Ok(WorkerResult { value: call.prompt.into(), ok: true }) });
+    /// # let spawner: Arc<dyn SpawnerAdapter> = Arc::new(agents);
+    /// let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await?;
+    /// let keyed = || DispatchOptions::default().with_key("first try");
+    /// let first = engine.dispatch_with(&operator, &task, &spawner, keyed()).await?;
+    /// let again = engine.dispatch_with(&operator, &task, &spawner, keyed()).await?;
+    /// assert_eq!(first, again);
+    /// assert_eq!(engine.read_task_state(&operator, &task).await?.attempt, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// As [`Self::dispatch_attempt_with`]; `ValueTooLarge` for the prompt.
+    /// As [`Self::dispatch_attempt_with`]; `ValueTooLarge` for the prompt; `KeyConflict`, and
+    /// `InvalidArgument` or `ValueTooLarge` for the key.
     pub async fn dispatch_with(
         &self,
         token: &CapToken,
@@ -88,7 +132,7 @@ impl Engine {
         if let Some(prompt) = &options.prompt {
             measure_text("prompt", prompt, self.cfg().limits.prompt_bytes)?;
         }
-        let task = *task_id;
+        let (task, key) = (*task_id, checked_key(options.key)?);
         let timeout = options.timeout.or(self.cfg().attempt_timeout);
         let ttl = timeout.unwrap_or_default().max(self.cfg().worker_token_ttl);
         let (worker_token, record) =
@@ -99,12 +143,20 @@ impl Engine {
             token: record,
             handle: self.signer().handle_key(handle.expose()),
             prompt: options.prompt.map(Arc::from),
+            key,
         };
+        let known = Arc::new(OnceLock::new());
+        let found = known.clone();
         let mut new = Some(Box::new(new));
         let begin = move |state: &mut EngineState| {
             let attempt = new.take().expect("a paused attempt is given back");
             match state.begin_attempt(access, *attempt, now)? {
                 Begin::Begun(plan) => Ok(Some(plan)),
+                Begin::Known(attempt) => {
+                    // Undoes a turn that changed nothing; the error is not given to anyone.
+                    let _ = found.set(attempt);
+                    Err(EngineError::Cancelled)
+                }
                 Begin::Paused(attempt) => {
                     new = Some(attempt);
                     Ok(None)
@@ -112,7 +164,26 @@ impl Engine {
             }
         };
         let launch = self.launch_of(spawner.clone(), worker_token, handle);
-        outcome(self.system().dispatch(task, timeout, begin, launch).await?)
+        let verdict = self.system().dispatch(task, timeout, begin, launch).await;
+        match known.get() {
+            Some(attempt) => outcome(self.await_verdict(task, *attempt).await?),
+            None => outcome(verdict?),
+        }
+    }
+
+    /// Waits for the end of an attempt that another call began.
+    async fn await_verdict(&self, task: TaskId, attempt: u32) -> Result<Verdict, EngineError> {
+        let look = move |state: &mut EngineState, _first: bool| {
+            let gone = || EngineError::TaskNotFound(task.to_string());
+            let (_, revision) = state.glance(&task).ok_or_else(gone)?;
+            Ok(match state.verdict_of(task, attempt)? {
+                Some(verdict) => PollStart::Ready(verdict),
+                None => PollStart::Wait(task, Until::Past(revision)),
+            })
+        };
+        // No change says how an attempt ended: each is looked at.
+        let accept = |_: Change| None;
+        self.system().wait_for("dispatch_attempt", Duration::MAX, look, accept).await
     }
 
     /// Makes the launch of an attempt, once its plan is known.

@@ -1,17 +1,25 @@
 //! Engines that outlive their process: opened on a journal, flushed, and told when it failed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adjutant_actors::clock::{Clock, SystemClock};
 use adjutant_actors::config::EngineCfg;
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::journal::Journal;
+use adjutant_actors::model::group::ProcessGroup;
+use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::role::{RoleVerbGate, default_role_verb_table};
+use adjutant_actors::state::EngineState;
 use adjutant_actors::system::{ActorSystem, Opening, Recovery};
 use ractor::ActorCell;
 
 use crate::engine::{Engine, Inner};
 use crate::middleware::LayerRegistry;
+use crate::spawner::process::end_left;
+
+/// Longest that processes which a dead engine left get to end by themselves.
+const LEFT_GRACE: Duration = Duration::from_secs(1);
 
 /// What may be said of an engine that is opened. Use the struct update syntax.
 #[derive(Clone, Default)]
@@ -37,9 +45,10 @@ impl Engine {
     ///
     /// Whatever a call returned, an event showed or a worker was given is safe by then, and comes
     /// back. What was at work when the process before ended is ended here: its task is Blocked, or
-    /// keeps its open question; [`Self::recovery`] names it. Sessions that were attached have one
+    /// keeps its open question; [`Self::recovery`] names it. Child processes that outlived it are
+    /// asked to end and killed, if they are still the remembered ones. Sessions that were attached have one
     /// whole heartbeat threshold to beat with the token that they have. `token_secret` must be the
-    /// one of before, such as `SqliteStore::secret`, or no token verifies.
+    /// one of before, or `token_keys` those of before, such as `SqliteStore::keys`, or no token verifies.
     ///
     /// If the journal fails later, the engine stops: see [`Self::journal_failure`].
     ///
@@ -52,7 +61,7 @@ impl Engine {
     ///
     /// let dir = tempfile::tempdir()?;
     /// let store = SqliteStore::open(dir.path(), StoreCfg::default())?;
-    /// let cfg = EngineCfg { token_secret: store.secret().to_vec(), ..EngineCfg::default() };
+    /// let cfg = EngineCfg { token_keys: store.keys(), ..EngineCfg::default() };
     /// let engine = Engine::open(cfg.clone(), LayerRegistry::new(), Arc::new(store)).await?;
     /// let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
     /// let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await?;
@@ -100,7 +109,46 @@ impl Engine {
         let opening = Opening { journal, clock, supervisor };
         let (system, recovery) = ActorSystem::open(cfg, opening).await?;
         inner.recovery = Some(recovery);
-        Ok(Self { inner: Arc::new(inner), system })
+        let engine = Self { inner: Arc::new(inner), system };
+        engine.end_left_groups().await?;
+        Ok(engine)
+    }
+
+    /// Ends the processes that worked for attempts which are over: those of a process that died.
+    async fn end_left_groups(&self) -> Result<(), EngineError> {
+        let look = |state: &mut EngineState| Ok(state.left_groups());
+        let left = self.system().transact("left_groups", look).await?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let grace = (self.cfg().cancel_grace / 2).min(LEFT_GRACE);
+        let (places, groups): (Vec<_>, Vec<_>) = left.into_iter().unzip();
+        let groups = groups.concat();
+        let ended = tokio::task::spawn_blocking(move || end_left(&groups, grace)).await;
+        let ended = ended.map_err(|error| EngineError::Internal(error.to_string()))?;
+        tracing::info!(ended, remembered = places.len(), "looked for processes that were left");
+        let forget = move |state: &mut EngineState| {
+            places.iter().for_each(|(task, attempt)| state.forget_groups(*task, *attempt));
+            Ok(())
+        };
+        self.system().transact("forget_groups", forget).await
+    }
+
+    /// Whether the engine keeps a journal.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.inner.recovery.as_ref().is_some_and(|recovery| recovery.epoch > 0)
+    }
+
+    /// Remembers a process group of a live attempt; safe when this returns.
+    pub(crate) async fn remember_group(
+        &self,
+        task: TaskId,
+        attempt: u32,
+        group: ProcessGroup,
+    ) -> Result<(), EngineError> {
+        self.system()
+            .transact("remember_group", move |state| state.remember_group(task, attempt, group))
+            .await
     }
 
     /// What came back when the engine was opened; nothing where it keeps no journal.

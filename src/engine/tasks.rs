@@ -6,7 +6,7 @@ use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::measure::{check_name, measure, measure_text};
 use adjutant_actors::model::role::{Role, Verb};
-use adjutant_actors::model::task::{TaskSpec, TaskState};
+use adjutant_actors::model::task::{OnInterrupt, TaskSpec, TaskState};
 use adjutant_actors::model::token::CapToken;
 use adjutant_actors::state::resumes::Measured;
 use adjutant_actors::state::tasks::NewTask;
@@ -21,6 +21,31 @@ pub struct TaskOptions {
     /// The task that this one is to be a sub-task of. A worker's tasks are sub-tasks of its own
     /// where none is named; it may name one below that.
     pub parent: Option<TaskId>,
+    /// Idempotency key, at most 256 bytes: see [`Self::with_key`].
+    pub key: Option<String>,
+    /// What becomes of the task when the process ends while an attempt runs.
+    pub on_interrupt: OnInterrupt,
+}
+
+impl TaskOptions {
+    /// Sets an idempotency key: starting the same again under it gives the same task, with no new
+    /// event, no use of the token and no room taken; also after a crash, when nobody can know
+    /// whether an unanswered call was done. Something else under the key is a `KeyConflict`.
+    ///
+    /// A key belongs to whoever set it: to an operator id, whatever its sessions and tokens, or to
+    /// the workers of one task, whatever their attempts. Nobody else's key is ever met. It is
+    /// remembered as long as its task: once [`Retention`](adjutant_actors::config::Retention) lets
+    /// the task go, the key starts another one, so repeat a call within that time.
+    #[must_use]
+    pub fn with_key(self, key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+
+    /// Sets what becomes of the task when the process ends while an attempt runs.
+    #[must_use]
+    pub fn with_on_interrupt(self, on_interrupt: OnInterrupt) -> Self {
+        Self { on_interrupt, ..self }
+    }
 }
 
 impl Engine {
@@ -56,8 +81,26 @@ impl Engine {
     /// # Ok(()) }
     /// ```
     ///
+    /// A call that may have to be made again carries a key:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::EngineError> {
+    /// # use adjutant::{Engine, EngineCfg, EngineError, Role, TaskOptions, TaskSpec};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::new(EngineCfg::default());
+    /// # let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+    /// let keyed = || TaskOptions::default().with_key("nightly 2031-05-01");
+    /// let first = engine.start_task_with(&operator, TaskSpec::new("build", "all"), keyed()).await?;
+    /// let again = engine.start_task_with(&operator, TaskSpec::new("build", "all"), keyed()).await?;
+    /// assert_eq!(first, again);
+    /// let other = engine.start_task_with(&operator, TaskSpec::new("build", "half"), keyed()).await;
+    /// assert!(matches!(other, Err(EngineError::KeyConflict { differs, .. }) if differs == ["directive"]));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// As [`Self::start_task`]; `TokenTaskMismatch` or `TaskNotFound` for the named parent.
+    /// As [`Self::start_task`]; `TokenTaskMismatch` or `TaskNotFound` for the named parent;
+    /// `KeyConflict`, and `InvalidArgument` or `ValueTooLarge` for the key.
     pub async fn start_task_with(
         &self,
         token: &CapToken,
@@ -70,8 +113,9 @@ impl Engine {
         }
         check_name("agent", &spec.agent)?;
         measure_text("directive", &spec.initial_directive, self.cfg().limits.prompt_bytes)?;
-        let id = self.mint().task_id();
-        let new = NewTask { id, spec: Arc::new(spec), parent: options.parent };
+        let TaskOptions { parent, key, on_interrupt } = options;
+        let (id, key) = (self.mint().task_id(), checked_key(key)?);
+        let new = NewTask { parent, key, on_interrupt, ..NewTask::new(id, Arc::new(spec)) };
         self.system().transact("start_task", move |state| state.create_task(access, new, now)).await
     }
 
@@ -171,4 +215,11 @@ impl Engine {
         let bytes = measure(what, &value, self.cfg().limits.value_bytes)?;
         Ok(Measured { value: Arc::new(value), bytes })
     }
+}
+
+/// Checks an idempotency key at the door.
+pub(crate) fn checked_key(key: Option<String>) -> Result<Option<Arc<str>>, EngineError> {
+    let Some(key) = key else { return Ok(None) };
+    check_name("key", &key)?;
+    Ok(Some(key.into()))
 }

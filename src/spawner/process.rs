@@ -6,13 +6,16 @@
 mod adapter;
 mod child;
 mod group;
+mod left;
 mod parse;
 mod pump;
 mod run;
 mod spec;
+mod table;
 
 pub use adapter::ProcessSpawner;
 pub use child::{ChildGroup, ChildPipes};
+pub(crate) use left::end_left;
 pub use parse::{LONGEST_DEFAULT, StreamFault, StreamMode, StreamParser};
 pub use run::{ChildError, ChildFault, ChildReport, run_child};
 pub use spec::{ChildCommand, ChildLimits, ChildSpec, Credentials, INHERITED_DEFAULT};

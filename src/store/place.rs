@@ -1,9 +1,9 @@
-//! The folder of a store: who may read it, who holds it, and the secret beside it.
+//! The folder of a store: who may read it, and who holds it.
 //!
 //! Files are 0600 and folders 0700: prompts and outputs lie here, as private as those.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,8 +14,6 @@ use rustix::io::Errno;
 /// Name of the database within the folder.
 pub(super) const DATABASE: &str = "store.db";
 const LOCK: &str = "lock";
-const SECRET: &str = "secret";
-const SECRET_LEN: usize = 32;
 
 /// The folder, held by this process until it is dropped.
 #[derive(Debug)]
@@ -33,7 +31,8 @@ pub(super) fn unusable(
     JournalError::Unusable { path: path.to_owned(), what, why: why.to_string() }
 }
 
-fn private(create: bool) -> OpenOptions {
+/// Files that nobody else may read.
+pub(super) fn private(create: bool) -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(create).mode(0o600);
     options
@@ -76,31 +75,5 @@ impl Held {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The secret beside the store; made of fresh random bytes where there is none yet.
-    pub(super) fn secret(&self) -> Result<Vec<u8>, JournalError> {
-        let path = self.path.join(SECRET);
-        let cannot = |error: std::io::Error| unusable(&self.path, "opened", error);
-        let mut options = private(true);
-        match options.create_new(true).open(&path) {
-            Ok(mut file) => {
-                let mut secret = vec![0; SECRET_LEN];
-                getrandom::fill(&mut secret)
-                    .map_err(|error| unusable(&self.path, "given a secret", error))?;
-                file.write_all(&secret).and_then(|()| file.sync_all()).map_err(cannot)?;
-                File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(cannot)?;
-                Ok(secret)
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let secret = std::fs::read(&path).map_err(cannot)?;
-                if secret.len() < SECRET_LEN {
-                    let why = format!("its secret has {} bytes of {SECRET_LEN}", secret.len());
-                    return Err(JournalError::Damaged { path: self.path.clone(), why });
-                }
-                Ok(secret)
-            }
-            Err(error) => Err(cannot(error)),
-        }
     }
 }

@@ -93,7 +93,7 @@ async fn a_spawn_that_hangs_is_cancelled_like_a_worker() {
 async fn family(world: &World) -> [TaskId; 4] {
     let engine = &world.engine;
     let parent = world.start("any").await;
-    let child = |of| TaskOptions { parent: Some(of) };
+    let child = |of| TaskOptions { parent: Some(of), ..TaskOptions::default() };
     let spec = || TaskSpec::new("any", "do it");
     let start = |of| engine.start_task_with(&world.operator, spec(), child(of));
     let (first, second) = (start(parent).await.unwrap(), start(parent).await.unwrap());

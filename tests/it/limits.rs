@@ -46,7 +46,7 @@ async fn depth_children_and_live_tasks_have_errors_of_their_own() {
     cfg.limits.live_tasks_per_tree = 3;
     cfg.limits.live_tasks = 4;
     let world = World::with(cfg).await;
-    let under = |parent| TaskOptions { parent: Some(parent) };
+    let under = |parent| TaskOptions { parent: Some(parent), ..TaskOptions::default() };
     let start = async |options| {
         let spec = TaskSpec::new("a", "x");
         world.engine.start_task_with(&world.operator, spec, options).await
@@ -74,7 +74,7 @@ async fn a_tree_of_live_tasks_is_capped() {
     cfg.limits.live_tasks_per_tree = 2;
     let world = World::with(cfg).await;
     let root = world.start("a").await;
-    let under = TaskOptions { parent: Some(root) };
+    let under = TaskOptions { parent: Some(root), ..TaskOptions::default() };
     let start = async || {
         let spec = TaskSpec::new("a", "x");
         world.engine.start_task_with(&world.operator, spec, under.clone()).await

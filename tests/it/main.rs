@@ -6,6 +6,7 @@ mod cancel;
 mod dispatching;
 mod events;
 mod faulty;
+mod keys;
 mod layers;
 mod limits;
 mod output_store;

@@ -7,5 +7,7 @@
 mod census;
 mod handing_over;
 mod hostile;
+#[cfg(feature = "store")]
+mod left;
 mod running;
 mod spawning;

@@ -1,4 +1,4 @@
-//! What people see: tables, rights of files, the check, the export, the secret.
+//! What people see: tables, rights of files, the check, the export.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -47,17 +47,6 @@ fn files_and_folders_are_private() {
     for file in files {
         assert_eq!(mode(&file.path()), 0o600, "{file:?}");
     }
-}
-
-#[test]
-fn the_secret_is_made_once_and_kept() {
-    let folder = Folder::new(StoreCfg::default());
-    let first = folder.store().unwrap().secret().to_vec();
-    assert_eq!(first.len(), 32);
-    let store = folder.store().unwrap();
-    assert_eq!(store.secret(), first);
-    assert!(!format!("{store:?}").contains(&format!("{:?}", first[0])) || first[0] < 10);
-    assert_ne!(Folder::new(StoreCfg::default()).store().unwrap().secret(), first);
 }
 
 #[test]

@@ -12,9 +12,11 @@ use adjutant::journal::{Journal, JournalError, restore};
 use adjutant::store::{Durability, SqliteStore, StoreCfg};
 
 mod damage;
+mod keys;
 mod kill;
 mod limits;
 mod looks;
+mod secrets;
 
 /// A store in a folder that goes away with it.
 pub(crate) struct Folder {

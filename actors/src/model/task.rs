@@ -22,6 +22,18 @@ impl TaskSpec {
     }
 }
 
+/// What becomes of a task whose attempt was interrupted by the end of its process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnInterrupt {
+    /// It stays Blocked until somebody dispatches it.
+    #[default]
+    Block,
+    /// It is Blocked and offered to be dispatched again; fit for work that may be done twice.
+    Retry,
+}
+
 /// Where a task stands.
 ///
 /// *Final* are Pass and Cancelled: they never change. *Settled* are these and Blocked.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::fingerprint::TokenFingerprint;
 pub use self::handle::{HandleError, HandleKey, WorkerHandle, parse_handle};
 pub(crate) use self::hex::bytes32;
-pub use self::keys::KeyRingError;
+pub use self::keys::{KeyRingError, SigningKey};
 pub use self::shape::{
     AGENT_ID_BYTES_MAX, BEARER_BYTES_MAX, SCOPE_BYTES_MAX, SCOPES_MAX, TokenShapeError,
 };

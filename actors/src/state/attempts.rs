@@ -13,6 +13,7 @@ use crate::model::token::{HandleKey, TokenFingerprint};
 use crate::state::EngineState;
 use crate::state::auth::{Access, NewToken, Reach};
 use crate::state::effect::{Effect, Now};
+use crate::state::keys::{AttemptNotes, Ended};
 
 /// Worker tokens that an operator may mint for one attempt beside its own.
 const MINTED_TOKENS_MAX: usize = 64;
@@ -33,6 +34,8 @@ pub(crate) struct AttemptRecord {
     pub(crate) last_final: Option<u32>,
     /// The engine's mark when prompt or system prompt were set.
     pub(crate) texts_mark: u64,
+    /// What is kept of few attempts.
+    pub(crate) notes: Option<Box<AttemptNotes>>,
 }
 
 /// An attempt that is about to begin, with its freshly minted secrets.
@@ -46,6 +49,8 @@ pub struct NewAttempt {
     pub handle: HandleKey,
     /// Prompt of this attempt only; `None` takes an injected one, else the initial directive.
     pub prompt: Option<Arc<str>>,
+    /// Idempotency key; unique for its principal and task.
+    pub key: Option<Arc<str>>,
 }
 
 /// What the dispatcher needs to know of an attempt that began.
@@ -66,6 +71,8 @@ pub struct Plan {
 pub enum Begin {
     /// It began.
     Begun(Plan),
+    /// This attempt was begun under the key before; nothing was changed, no use was spent.
+    Known(u32),
     /// Dispatching is paused; nothing was changed, no use was spent. What was to begin.
     Paused(Box<NewAttempt>),
 }
@@ -101,11 +108,11 @@ pub enum Verdict {
 }
 
 impl EngineState {
-    /// Begins the next attempt of a task.
+    /// Begins the next attempt of a task, unless its key names an earlier one.
     ///
     /// # Errors
-    /// Those of an authorization; `InvalidTransition` while an attempt is live or where the status
-    /// forbids it; `TaskLimitExceeded`, `TableFull`.
+    /// Those of an authorization; `KeyConflict`; `InvalidTransition` while an attempt is live or
+    /// where the status forbids it; `TaskLimitExceeded`, `TableFull`.
     pub fn begin_attempt(
         &mut self,
         access: Access,
@@ -114,6 +121,10 @@ impl EngineState {
     ) -> Result<Begin, EngineError> {
         let id = new.task;
         let grant = self.check(access, Reach::Below(id), now)?;
+        let (key, before) = self.attempt_key(access, &new)?;
+        if let Some(attempt) = before {
+            return Ok(Begin::Known(attempt));
+        }
         let record = self.task_record(id)?;
         let (status, root) = (record.status, record.root);
         if record.live || !may_dispatch(status) {
@@ -127,28 +138,31 @@ impl EngineState {
             return Ok(Begin::Paused(Box::new(new)));
         }
         self.spend(&grant)?;
+        let before = self.retried(id).unwrap_or_default();
         self.move_task(id, TaskStatus::Running, "be dispatched", now)?;
-        let Some(record) = self.tasks.get_mut(&id) else {
-            return Err(EngineError::TaskNotFound(id.to_string()));
-        };
+        let missing = || EngineError::TaskNotFound(id.to_string());
+        let record = self.tasks.get_mut(&id).ok_or_else(missing)?;
         record.attempt += 1;
         record.live = true;
         let injected = record.next_prompt.take();
         let (attempt, spec, session) = (record.attempt, record.spec.clone(), record.session);
         self.counters.marks += 1;
+        let key = key.map(|key| (key, new.prompt.is_some())).or(before.key);
         self.attempts.insert(
             (id, attempt),
             AttemptRecord {
                 tokens: vec![new.token.signed.fingerprint],
                 handle: new.handle,
-                prompt: new.prompt.or(injected),
+                prompt: new.prompt.or(injected).or(before.prompt),
                 system: None,
                 outputs: 0,
                 output_bytes: 0,
                 last_final: None,
                 texts_mark: self.counters.marks,
+                notes: None,
             },
         );
+        self.key_attempt(id, attempt, key);
         self.handles.insert(new.handle, new.token.signed.fingerprint);
         self.store_token(new.token, session, Some((id, attempt)));
         self.record(now, Event::TaskAttemptStarted { task_id: id, attempt });
@@ -216,6 +230,18 @@ impl EngineState {
         if !self.is_live(task, attempt) {
             return None;
         }
+        let interrupted = matches!(end, AttemptEnd::Interrupted(_));
+        // A worker that ended left no process; any other may still have some.
+        let alone = matches!(end, AttemptEnd::Done | AttemptEnd::Failed(_));
+        let verdict = self.end_by(task, attempt, end, now)?;
+        if alone {
+            self.forget_groups(task, attempt);
+        }
+        self.note_end(task, attempt, Ended::of(&verdict, interrupted));
+        Some(verdict)
+    }
+
+    fn end_by(&mut self, task: TaskId, attempt: u32, end: AttemptEnd, now: Now) -> Option<Verdict> {
         let record = self.tasks.get(&task)?;
         let open = record.suspended_on;
         let last = self.last_final(task, attempt);

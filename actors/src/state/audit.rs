@@ -21,6 +21,7 @@ impl EngineState {
         self.audit_edges()?;
         self.audit_tokens()?;
         self.audit_bodies()?;
+        self.audit_keys()?;
         self.audit_event_order()
     }
 

@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::ids::{ResumeKey, SessionId, TaskId};
-use crate::model::task::{TaskSpec, TaskStatus};
+use crate::model::task::{OnInterrupt, TaskSpec, TaskStatus};
 use crate::model::token::{HandleKey, TokenFingerprint};
 use crate::state::auth::CapTokenRecord;
+use crate::state::keys::{AttemptNotes, OwnedKey};
 use crate::state::outputs::{BodyHash, OutputRecord};
 use crate::state::resumes::ResumePending;
 use crate::state::sessions::SessionRecord;
@@ -28,12 +29,14 @@ use crate::state::sessions::SessionRecord;
 mod collect;
 mod rebuild;
 mod recover;
+mod spec;
 #[cfg(test)]
 mod tests;
 
 pub use self::collect::{Touched, events_of};
 pub use self::rebuild::{Rebuild, Rebuilt};
 pub use self::recover::Recovery;
+pub(crate) use self::spec::SpecImage;
 
 /// The version of the images that this code writes. Older ones are read for ever.
 pub const IMAGE_VERSION: u8 = 1;
@@ -290,7 +293,7 @@ pub struct Mark {
 #[derive(Clone)]
 pub(crate) enum Record {
     Task(TaskImage),
-    Spec(Arc<TaskSpec>),
+    Spec(Arc<TaskSpec>, Option<Arc<OwnedKey>>, OnInterrupt),
     Attempt(AttemptImage),
     Text(TextImage),
     Output(Arc<OutputRecord>),
@@ -305,7 +308,9 @@ impl Record {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         match self {
             Self::Task(task) => serde_json::to_writer(out, task),
-            Self::Spec(spec) => serde_json::to_writer(out, spec),
+            Self::Spec(spec, key, on_interrupt) => {
+                serde_json::to_writer(out, &SpecImage::of(spec, key.clone(), *on_interrupt))
+            }
             Self::Attempt(attempt) => serde_json::to_writer(out, attempt),
             Self::Text(text) => serde_json::to_writer(out, text),
             Self::Output(output) => serde_json::to_writer(out, &output.shown()),
@@ -351,6 +356,8 @@ pub(crate) struct AttemptImage {
     tokens: Vec<TokenFingerprint>,
     handle: HandleKey,
     output_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    notes: Option<Box<AttemptNotes>>,
 }
 
 /// The texts of an attempt, which never change once they are there.

@@ -59,7 +59,7 @@ impl EngineState {
     fn forget_task(&mut self, id: TaskId, now: Now, budget: &mut usize) {
         let Some(record) = self.tasks.get(&id) else { return };
         let (since, attempts) = (record.settled_ms, record.attempt);
-        let (parent, session) = (record.parent, record.session);
+        let (parent, session, key) = (record.parent, record.session, record.key.clone());
         if record.tree_live > 0 {
             self.settled.remove(&(since, id));
             self.settled.insert((now.ms, id));
@@ -90,6 +90,9 @@ impl EngineState {
         if let Some(session) = session {
             self.owned.remove(&(session, id));
         }
+        if let Some(key) = key {
+            self.task_keys.remove(&key);
+        }
         self.settled.remove(&(since, id));
         self.tasks.remove(&id);
         *budget = budget.saturating_sub(1);
@@ -112,7 +115,10 @@ impl EngineState {
             }
             return false;
         }
-        self.attempts.remove(&(task, attempt));
+        let forgotten = self.attempts.remove(&(task, attempt));
+        if let Some(key) = forgotten.and_then(|record| record.notes?.key) {
+            self.attempt_keys.remove(&(task, key));
+        }
         true
     }
 

@@ -7,10 +7,11 @@ use serde_json::Value;
 use crate::errors::EngineError;
 use crate::model::event::Event;
 use crate::model::ids::{ResumeKey, SessionId, TaskId};
-use crate::model::task::{TaskSpec, TaskState, TaskStatus};
+use crate::model::task::{OnInterrupt, TaskSpec, TaskState, TaskStatus};
 use crate::state::attempts::Verdict;
 use crate::state::auth::{Access, Reach};
 use crate::state::effect::{Effect, Now};
+use crate::state::keys::{Ended, OwnedKey};
 use crate::state::{EngineState, Rules};
 
 /// What the state keeps of a task. Cheap to clone: a turn keeps a copy of what it touches.
@@ -39,6 +40,9 @@ pub(crate) struct TaskRecord {
     pub(crate) revision: u64,
     /// Prompt of the next attempt, where a senior set one.
     pub(crate) next_prompt: Option<Arc<str>>,
+    /// What it was started under, where that call may come again.
+    pub(crate) key: Option<Arc<OwnedKey>>,
+    pub(crate) on_interrupt: OnInterrupt,
 }
 
 /// A task that is about to be created.
@@ -50,6 +54,18 @@ pub struct NewTask {
     pub spec: Arc<TaskSpec>,
     /// The task that it is to be a sub-task of; a worker's own where none is named.
     pub parent: Option<TaskId>,
+    /// Idempotency key; unique for its principal.
+    pub key: Option<Arc<str>>,
+    /// What is to become of it when its attempt is interrupted.
+    pub on_interrupt: OnInterrupt,
+}
+
+impl NewTask {
+    /// A task of its own, without a key.
+    #[must_use]
+    pub fn new(id: TaskId, spec: Arc<TaskSpec>) -> Self {
+        Self { id, spec, parent: None, key: None, on_interrupt: OnInterrupt::Block }
+    }
 }
 
 /// Whether a cancellation reaches the sub-tasks.
@@ -67,8 +83,11 @@ impl CancelScope {
 impl EngineState {
     /// Creates a task. A worker's task becomes a sub-task of the worker's own.
     ///
+    /// A key that was used before gives the task of then: nothing is created, recorded or spent.
+    ///
     /// # Errors
-    /// Those of an authorization; `SpawnDepthExceeded`, `ChildLimitExceeded`, `TaskLimitExceeded`.
+    /// Those of an authorization; `KeyConflict`; `SpawnDepthExceeded`, `ChildLimitExceeded`,
+    /// `TaskLimitExceeded`.
     pub fn create_task(
         &mut self,
         access: Access,
@@ -78,6 +97,12 @@ impl EngineState {
         let reach = new.parent.map_or(Reach::Anywhere, Reach::Tree);
         let grant = self.check(access, reach, now)?;
         let parent = new.parent.or(grant.bound.map(|(task, _)| task));
+        let key = new.key.as_ref().map(|text| self.owned_key(access, text));
+        if let Some(key) = &key
+            && let Some(id) = self.started_before(key, &new, parent)?
+        {
+            return Ok(id);
+        }
         let (depth, root, session) = match parent {
             Some(parent) => self.check_child(parent)?,
             None => (0, new.id, grant.session),
@@ -102,8 +127,13 @@ impl EngineState {
             tree_live: 0,
             revision: 1,
             next_prompt: None,
+            key: key.clone(),
+            on_interrupt: new.on_interrupt,
         };
         self.tasks.insert(new.id, record);
+        if let Some(key) = key {
+            self.task_keys.insert(key, new.id);
+        }
         if let Some(parent) = parent {
             self.children.insert((parent, new.id));
             if let Some(record) = self.tasks.get_mut(&parent) {
@@ -247,6 +277,12 @@ impl EngineState {
         self.tasks.get(id).map(|record| (record.status, record.revision))
     }
 
+    /// The agent of a task.
+    #[must_use]
+    pub fn task_agent(&self, id: &TaskId) -> Option<&str> {
+        self.tasks.get(id).map(|record| record.spec.agent.as_str())
+    }
+
     /// The session on whose behalf a task runs; sub-tasks have their parent's.
     #[must_use]
     pub fn task_session(&self, id: &TaskId) -> Option<SessionId> {
@@ -321,6 +357,7 @@ impl EngineState {
         }
         let attempt = record.attempt;
         self.retire_attempt(id, attempt);
+        self.note_end(id, attempt, Ended::Cancelled);
         self.effect(Effect::Stop(id, attempt, Verdict::Cancelled));
     }
 

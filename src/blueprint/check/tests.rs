@@ -117,3 +117,15 @@ fn edits_are_counted_as_insertions_deletions_and_replacements() {
     assert_eq!(edits("", "abc"), 3);
     assert_eq!(edits("same", "same"), 0);
 }
+
+#[test]
+fn a_question_is_never_retried() {
+    let agents = json!([
+        {"name": "a", "kind": "ask", "on_interrupt": "retry"},
+        {"name": "b", "kind": "rust_fn", "spec": {"fn_id": "identity"}, "on_interrupt": "retry"},
+        {"name": "c", "kind": "ask", "on_interrupt": "block"},
+    ]);
+    let expected =
+        "agent `a`: field `on_interrupt`: is `retry`, but a question stays open by itself";
+    assert_eq!(outcome(document(agents, &["a", "b", "c"])), Err(vec![expected.to_owned()]));
+}

@@ -196,3 +196,14 @@ fn the_rest_of_the_document_is_held_to_its_records() {
     }
     assert!(!validator.is_valid(&json!({"id": "x", "flow": empty(), "odd": 1})));
 }
+
+#[test]
+fn what_becomes_of_an_interrupted_agent_is_one_of_two_words() {
+    let validator = validator();
+    for (word, fits) in [("block", true), ("retry", true), ("maybe", false)] {
+        let mut value = with_flow(&empty());
+        value["agents"] = json!([{"name": "a", "kind": "ask", "on_interrupt": word}]);
+        assert_eq!(validator.is_valid(&value), fits, "{word}");
+        assert_eq!(serde_json::from_value::<Blueprint>(value).is_ok(), fits, "{word}");
+    }
+}

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::parse::StreamMode;
-use super::run::{ChildFault, ChildReport, run_child};
+use super::run::{ChildFault, ChildReport, run_child, run_remembered};
 use super::spec::{ChildCommand, ChildLimits, ChildSpec, Credentials};
 use crate::ctx::{Ctx, WORKER_HANDLE};
 use crate::engine::Engine;
@@ -194,7 +194,18 @@ impl Job {
     /// Runs the child, sends its events on, and judges it by its Final and its exit.
     async fn run(self, input: Option<Vec<u8>>) -> Result<(), WorkerError> {
         let (events, taken) = mpsc::channel(EVENTS_AHEAD);
-        let child = run_child(&self.spec, input, &self.limits, events, self.cancel.clone());
+        let (spec, limits, cancel) = (&self.spec, &self.limits, self.cancel.clone());
+        let child = async {
+            if !self.sink.engine.is_durable() {
+                return run_child(spec, input, limits, events, cancel).await;
+            }
+            let (engine, task, attempt) = (&self.sink.engine, self.sink.task_id, self.sink.attempt);
+            let remember = |group| async move {
+                let told = engine.remember_group(task, attempt, group).await;
+                told.map_err(|error| error.to_string())
+            };
+            run_remembered(spec, input, limits, events, cancel, remember).await
+        };
         let (report, sent) = tokio::join!(child, self.send_on(taken));
         sent?;
         let report = report.map_err(|error| WorkerError::Failed(error.to_string()))?;

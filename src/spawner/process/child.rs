@@ -6,13 +6,15 @@ use std::io::{self, Write};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use adjutant_actors::model::group::ProcessGroup;
 use command_fds::{CommandFdExt, FdMapping};
-use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessGroup};
+use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessGroup as Grouped};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::group::{Group, Left};
+use super::left::identify;
 use super::run::ChildError;
 use super::spec::{ChildSpec, Credentials};
 
@@ -67,7 +69,7 @@ impl ChildGroup {
             hand_over(&mut command, credentials)?;
         }
         let mut command = CommandWrap::from(command);
-        command.wrap(ProcessGroup::leader()).wrap(KillOnDrop);
+        command.wrap(Grouped::leader()).wrap(KillOnDrop);
         let failed = |source| ChildError::Spawn { program: spec.command.executable(), source };
         let mut child = command.spawn().map_err(failed)?;
         let group = child.id().and_then(Group::of_leader);
@@ -77,6 +79,22 @@ impl ChildGroup {
             return Err(failed(io::Error::other("a standard stream is no pipe")));
         };
         Ok((whole, ChildPipes { stdin, stdout, stderr }))
+    }
+
+    /// Holds the child up, and says what identifies its group; `None`, with nothing held up, where
+    /// the system does not tell.
+    pub(super) fn hold(&self) -> Option<ProcessGroup> {
+        let group = self.group?;
+        let found = identify(self.id()?)?;
+        group.hold();
+        Some(found)
+    }
+
+    /// Lets a child go on that was held up.
+    pub(super) fn go_on(&self) {
+        if let Some(group) = self.group {
+            group.go_on();
+        }
     }
 
     /// The child's process id, until it was reaped.

@@ -7,6 +7,9 @@
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpgrp, kill_process_group, test_kill_process_group};
 
+#[cfg(target_os = "linux")]
+use super::table;
+
 /// The number of a group that this process made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Group(Pid);
@@ -34,6 +37,15 @@ impl Group {
         left
     }
 
+    /// Holds every member up until [`Self::go_on`].
+    pub(super) fn hold(self) {
+        let _ = kill_process_group(self.0, Signal::STOP);
+    }
+
+    pub(super) fn go_on(self) {
+        let _ = kill_process_group(self.0, Signal::CONT);
+    }
+
     pub(super) fn kill(self) -> Left {
         left(kill_process_group(self.0, Signal::KILL))
     }
@@ -47,12 +59,8 @@ impl Group {
     /// not count, so this reads the process table: not for a runtime's own threads.
     #[cfg(target_os = "linux")]
     pub(super) fn running(self) -> bool {
-        let Ok(table) = std::fs::read_dir("/proc") else { return true };
-        let wanted = self.0.as_raw_nonzero().get();
-        table
-            .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok())
-            .filter_map(|stat| state_and_group(&stat))
-            .any(|(state, group)| group == wanted && !matches!(state, 'Z' | 'X'))
+        let wanted = u32::try_from(self.0.as_raw_nonzero().get()).unwrap_or(0);
+        table::members(wanted).is_none_or(|members| members.iter().any(|member| member.runs()))
     }
 
     /// Whether a member is left; no portable way tells the dead ones apart.
@@ -67,16 +75,6 @@ fn left(signaled: Result<(), Errno>) -> Left {
     if signaled == Err(Errno::SRCH) { Left::Nothing } else { Left::Members }
 }
 
-/// State and group from a line of the process table. The name before them may hold anything, so
-/// the fields start after its last parenthesis.
-#[cfg(target_os = "linux")]
-fn state_and_group(stat: &str) -> Option<(char, i32)> {
-    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let group = fields.nth(1)?.parse().ok()?;
-    Some((state, group))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,12 +85,5 @@ mod tests {
         for id in [0, 1, u32::MAX, own] {
             assert!(Group::of_leader(id).is_none(), "{id}");
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        assert_eq!(state_and_group("12 (a) Z 1) S 7 42 42 0"), Some(('S', 42)));
-        assert_eq!(state_and_group(""), None);
     }
 }

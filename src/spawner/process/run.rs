@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use adjutant_actors::model::group::ProcessGroup;
 use adjutant_actors::model::output::OutputEvent;
 use futures::future::{MaybeDone, join3, maybe_done};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::child::ChildGroup;
+use super::child::{ChildGroup, ChildPipes};
 use super::parse::StreamFault;
 use super::pump::{Output, Signals, Tail, feed};
 use super::spec::{ChildLimits, ChildSpec};
@@ -39,6 +40,9 @@ pub enum ChildError {
     /// The credentials do not fit into a pipe.
     #[error("the credentials are longer than a pipe takes")]
     CredentialsTooLong,
+    /// Whoever is to remember the child did not, so it was killed before it ran on.
+    #[error("the child's group cannot be remembered: {0}")]
+    Forgotten(String),
     /// The system does not tell how the child ended.
     #[error("cannot wait for the child: {0}")]
     Wait(#[source] io::Error),
@@ -151,7 +155,35 @@ pub async fn run_child(
     events: mpsc::Sender<OutputEvent>,
     cancel: CancellationToken,
 ) -> Result<ChildReport, ChildError> {
-    let (mut group, pipes) = ChildGroup::spawn(spec)?;
+    let child = ChildGroup::spawn(spec)?;
+    run_spawned(child, spec, input, limits, events, cancel).await
+}
+
+/// As [`run_child`], but the child runs on only when `remember` was told of its group.
+pub(super) async fn run_remembered<F: Future<Output = Result<(), String>>>(
+    spec: &ChildSpec,
+    input: Option<Vec<u8>>,
+    limits: &ChildLimits,
+    events: mpsc::Sender<OutputEvent>,
+    cancel: CancellationToken,
+    remember: impl FnOnce(ProcessGroup) -> F,
+) -> Result<ChildReport, ChildError> {
+    let child = ChildGroup::spawn(spec)?;
+    if let Some(group) = child.0.hold() {
+        remember(group).await.map_err(ChildError::Forgotten)?;
+        child.0.go_on();
+    }
+    run_spawned(child, spec, input, limits, events, cancel).await
+}
+
+async fn run_spawned(
+    (mut group, pipes): (ChildGroup, ChildPipes),
+    spec: &ChildSpec,
+    input: Option<Vec<u8>>,
+    limits: &ChildLimits,
+    events: mpsc::Sender<OutputEvent>,
+    cancel: CancellationToken,
+) -> Result<ChildReport, ChildError> {
     let stop = Stop::new(cancel, limits.wall);
     let signals = Signals::new(limits.linger);
     let mut output = Output::new(spec, limits, events);

@@ -227,16 +227,26 @@ impl World {
         let id = TaskId::from_bits(self.ids);
         let spec = Arc::new(TaskSpec::new("coder", "write the part and test it"));
         let parent = (!self.tasks.is_empty() && self.draw(4) == 0).then(|| self.task());
-        self.state.create_task(Access::Trusted, NewTask { id, spec, parent }, self.now)?;
+        self.state.create_task(
+            Access::Trusted,
+            NewTask { parent, key: self.key(3), ..NewTask::new(id, spec) },
+            self.now,
+        )?;
         self.tasks.push(id);
         Ok(())
+    }
+
+    /// A fresh idempotency key, for one of so many.
+    fn key(&self, of: u128) -> Option<Arc<str>> {
+        self.ids.is_multiple_of(of).then(|| Arc::from(format!("key {}", self.ids)))
     }
 
     fn begin(&mut self, task: TaskId) -> Result<(), EngineError> {
         self.ids += 1;
         let handle = self.signer.handle_key(&self.ids.to_string());
         let prompt = (self.draw(2) == 0).then(|| Arc::from("go on"));
-        let new = NewAttempt { task, token: self.token(Role::Worker), handle, prompt };
+        let (token, key) = (self.token(Role::Worker), self.key(2));
+        let new = NewAttempt { task, token, handle, prompt, key };
         self.state.begin_attempt(Access::Trusted, new, self.now).map(drop)
     }
 

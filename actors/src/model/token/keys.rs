@@ -42,6 +42,39 @@ pub enum KeyRingError {
     Unknown(u32),
 }
 
+/// The root of a signing key with its id, as a host keeps it. Wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    kid: u32,
+    root: Zeroizing<Vec<u8>>,
+}
+
+impl SigningKey {
+    /// A key of this id and secret. Later keys have higher ids.
+    #[must_use]
+    pub fn new(kid: u32, secret: impl Into<Vec<u8>>) -> Self {
+        Self { kid, root: Zeroizing::new(secret.into()) }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn kid(&self) -> u32 {
+        self.kid
+    }
+
+    /// Its secret.
+    #[must_use]
+    pub fn secret(&self) -> &[u8] {
+        &self.root
+    }
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
 /// A key that is wiped when dropped.
 pub(super) struct MacKey(Zeroizing<[u8; 32]>);
 

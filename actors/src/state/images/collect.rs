@@ -127,12 +127,16 @@ impl EngineState {
             Key::Task(id) => {
                 self.tasks.get(id).map(|task| Record::Task(self.task_image(*id, task)))
             }
-            Key::Spec(id) => self.tasks.get(id).map(|task| Record::Spec(task.spec.clone())),
+            Key::Spec(id) => self
+                .tasks
+                .get(id)
+                .map(|task| Record::Spec(task.spec.clone(), task.key.clone(), task.on_interrupt)),
             Key::Attempt(task, attempt) => self.attempts.get(&(*task, *attempt)).map(|record| {
                 Record::Attempt(AttemptImage {
                     tokens: record.tokens.clone(),
                     handle: record.handle,
                     output_bytes: record.output_bytes,
+                    notes: record.notes.clone(),
                 })
             }),
             Key::Text(task, attempt) => match self.attempts.get(&(*task, *attempt)) {

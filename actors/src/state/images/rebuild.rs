@@ -11,11 +11,12 @@ use serde_json::Value;
 use crate::model::event::EventRecord;
 use crate::model::ids::{ResumeKey, SessionId, TaskId};
 use crate::model::output::{ContentRef, OutputEvent};
-use crate::model::task::{TaskSpec, TaskStatus};
+use crate::model::task::TaskStatus;
 use crate::model::token::TokenFingerprint;
 use crate::state::auth::CapTokenRecord;
 use crate::state::images::{
-    AttemptImage, IMAGE_VERSION, Key, Mark, Row, SetAside, TableName, TaskImage, TextImage,
+    AttemptImage, IMAGE_VERSION, Key, Mark, Row, SetAside, SpecImage, TableName, TaskImage,
+    TextImage,
 };
 use crate::state::outputs::{Body, BodyHash, OutputRecord};
 use crate::state::resumes::ResumePending;
@@ -46,7 +47,7 @@ pub struct Rebuilt {
 #[derive(Default)]
 pub struct Rebuild {
     tasks: HashMap<TaskId, TaskImage>,
-    specs: HashMap<TaskId, Arc<TaskSpec>>,
+    specs: HashMap<TaskId, SpecImage>,
     attempts: HashMap<(TaskId, u32), AttemptImage>,
     texts: HashMap<(TaskId, u32), TextImage>,
     outputs: HashMap<(TaskId, u32, u32), OutputEvent>,

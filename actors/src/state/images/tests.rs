@@ -22,6 +22,8 @@ use crate::state::sessions::NewSession;
 use crate::state::tasks::NewTask;
 use crate::state::{EngineState, Rules};
 
+mod keys;
+
 type Rows = BTreeMap<(TableName, String), Vec<u8>>;
 
 /// A state with a journal of rows beside it, kept by what turns note.
@@ -118,15 +120,17 @@ impl World {
         self.ids += 1;
         let id = TaskId::from_bits(self.ids);
         let spec = Arc::new(TaskSpec::new("coder", "the first directive"));
-        self.turn(|state, now| state.create_task(access, NewTask { id, spec, parent }, now))
-            .unwrap()
+        self.turn(|state, now| {
+            state.create_task(access, NewTask { parent, ..NewTask::new(id, spec) }, now)
+        })
+        .unwrap()
     }
 
     fn begin(&mut self, access: Access, task: TaskId) -> Access {
         let token = self.token(Role::Worker);
         let worker = Access::Token(token.signed);
         let handle = lost(self.ids, token.signed.fingerprint);
-        let new = NewAttempt { task, token, handle, prompt: Some("do it".into()) };
+        let new = NewAttempt { task, token, handle, prompt: Some("do it".into()), key: None };
         self.turn(|state, now| state.begin_attempt(access, new, now)).unwrap();
         worker
     }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::model::ids::{SessionId, TaskId};
+use crate::model::task::TaskSpec;
 use crate::model::token::TokenFingerprint;
 use crate::state::EngineState;
 use crate::state::attempts::AttemptRecord;
 use crate::state::auth::CapTokenRecord;
 use crate::state::images::rebuild::{Rebuild, lost_handle, output_record};
-use crate::state::images::{Key, ResultImage, SetAside, TaskImage, TextImage};
+use crate::state::images::{
+    AttemptImage, Key, ResultImage, SetAside, SpecImage, TaskImage, TextImage,
+};
 use crate::state::outputs::{Body, BodyRecord, OutputRecord};
 use crate::state::sessions::SessionRecord;
 use crate::state::tasks::TaskRecord;
@@ -50,6 +53,7 @@ impl EngineState {
         self.fill_tokens(rows.tokens);
         fill(&mut self.sessions, rows.sessions);
         self.index_tasks();
+        self.index_keys();
         self.index_sessions();
         for (key, resume) in self.resumes.iter() {
             self.questions.insert((resume.task_id, *key));
@@ -94,8 +98,7 @@ impl EngineState {
         let images = std::mem::take(&mut rows.attempts);
         for (place, image) in images {
             let texts = rows.texts.remove(&place).unwrap_or_default();
-            let record = attempt_record(image.tokens, image.handle, image.output_bytes, texts);
-            self.attempts.insert(place, record);
+            self.attempts.insert(place, attempt_record(image, texts));
         }
         let live: Vec<_> = rows
             .tasks
@@ -113,7 +116,8 @@ impl EngineState {
             });
             let tokens = bound.map(|(fingerprint, _)| *fingerprint).collect();
             let texts = rows.texts.remove(&place).unwrap_or_default();
-            self.attempts.insert(place, attempt_record(tokens, handle, 0, texts));
+            let image = AttemptImage { tokens, handle, output_bytes: 0, notes: None };
+            self.attempts.insert(place, attempt_record(image, texts));
             let key = Key::Attempt(task, attempt);
             set_aside.push(SetAside {
                 table: key.table().as_str().to_owned(),
@@ -198,6 +202,30 @@ impl EngineState {
         }
     }
 
+    /// Keys of tasks and attempts. Where damage left one key on two records, the newest keeps it.
+    fn index_keys(&mut self) {
+        let keyed = self.tasks.iter().filter_map(|(id, task)| Some((task.key.clone()?, *id)));
+        let mut keyed: Vec<_> = keyed.collect();
+        keyed.sort_unstable();
+        for (key, id) in keyed {
+            if let Some(before) = self.task_keys.get(&key).copied()
+                && let Some(task) = self.tasks.get_mut(&before)
+            {
+                task.key = None;
+            }
+            self.task_keys.insert(key, id);
+        }
+        let keyed = self.attempts.iter().filter_map(|((task, attempt), record)| {
+            let notes = record.notes.as_ref()?;
+            Some((*task, notes.key.clone()?, *attempt, notes.prompted))
+        });
+        let mut keyed: Vec<_> = keyed.collect();
+        keyed.sort_unstable();
+        for (task, key, attempt, prompted) in keyed {
+            self.key_attempt(task, attempt, Some((key, prompted)));
+        }
+    }
+
     fn index_sessions(&mut self) {
         let lapse_after = self.rules.lapse_after_ms;
         let all: Vec<(SessionId, SessionRecord)> =
@@ -212,31 +240,23 @@ impl EngineState {
     }
 }
 
-fn attempt_record(
-    tokens: Vec<TokenFingerprint>,
-    handle: crate::model::token::HandleKey,
-    output_bytes: u64,
-    texts: TextImage,
-) -> AttemptRecord {
+fn attempt_record(image: AttemptImage, texts: TextImage) -> AttemptRecord {
     AttemptRecord {
-        tokens,
-        handle,
+        tokens: image.tokens,
+        handle: image.handle,
         prompt: texts.prompt,
         system: texts.baked.then_some(texts.system),
         outputs: 0,
-        output_bytes,
+        output_bytes: image.output_bytes,
         last_final: None,
         texts_mark: 0,
+        notes: image.notes,
     }
 }
 
-fn task_record(
-    spec: Arc<crate::model::task::TaskSpec>,
-    image: TaskImage,
-    last_result: Option<Arc<Value>>,
-) -> TaskRecord {
+fn task_record(spec: SpecImage, image: TaskImage, last_result: Option<Arc<Value>>) -> TaskRecord {
     TaskRecord {
-        spec,
+        spec: Arc::new(TaskSpec::new(spec.agent, spec.initial_directive)),
         status: image.status,
         attempt: image.attempt,
         live: image.live,
@@ -253,5 +273,7 @@ fn task_record(
         tree_live: 0,
         revision: image.revision,
         next_prompt: image.next_prompt,
+        key: spec.key,
+        on_interrupt: spec.on_interrupt,
     }
 }
