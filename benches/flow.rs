@@ -28,12 +28,17 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// An empty one; nothing is ever forgotten.
-    pub(crate) fn new() -> Self {
+    /// Nothing is ever forgotten.
+    pub(crate) fn rules() -> Rules {
         let mut rules = Rules::from(&EngineCfg::default());
         rules.retention.settled_tasks = u64::MAX;
+        rules
+    }
+
+    /// An empty one.
+    pub(crate) fn new() -> Self {
         Self {
-            state: EngineState::new(rules),
+            state: EngineState::new(Self::rules()),
             signer: TokenSigner::new([7; 32]),
             mint: Mint::seeded(1),
             now: Now { unix: 1_700_000_000, ms: 0 },

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use adjutant::journal::memory::MemoryJournal;
+use adjutant::journal::{Journal, Restored, restore};
 use adjutant::{
     DispatchOutcome, Engine, EngineState, InProcSpawner, Now, Role, SpawnerAdapter, TaskId,
     TaskSpec, WorkerInvocation, WorkerResult,
@@ -21,6 +23,8 @@ mod calm;
 mod contenders;
 #[path = "fill.rs"]
 mod fill;
+#[path = "flow.rs"]
+mod flow;
 #[path = "harness.rs"]
 mod harness;
 #[path = "tick.rs"]
@@ -29,6 +33,7 @@ mod tick;
 use calm::calm;
 use contenders::{Contender, Contenders, Row, Visit};
 use fill::Kind;
+use flow::Flow;
 use harness::report::{Bound, Report};
 use harness::{Scale, many, runtime};
 use tick::Bare;
@@ -298,6 +303,35 @@ async fn polls(report: &mut Report, sizes: &mut Footprints, count: usize) {
     drop((senders, waits));
 }
 
+/// Bytes of a state that came back from a journal, beside the same state as it grew.
+fn restored(report: &mut Report, scale: Scale) {
+    let group = "a state that came back from its journal";
+    report.heading(group);
+    let (batches, count) = (scale.pick(200, 20), 100);
+    let before = held();
+    let mut flow = Flow::new();
+    for _ in 0..batches {
+        drop(flow.batch(count, count * 9 / 10));
+    }
+    let grown = held() - before;
+    drop(flow);
+    let (journal, mut flow) = (MemoryJournal::default(), Flow::new());
+    flow.epoch = journal.lead().expect("a fresh journal is led");
+    for _ in 0..batches {
+        let batch = flow.batch(count, count * 9 / 10);
+        journal.append(batch, Box::new(|told| told.expect("a batch is safe")));
+    }
+    drop(flow);
+    let before = held();
+    let Restored { state, head } = restore(&journal, Flow::rules()).expect("the journal loads");
+    drop(head);
+    let back = held() - before;
+    assert_eq!(state.task_count(), batches * count);
+    report.figure(group, "as it grew", grown / many(state.task_count()), "B a task");
+    report.figure(group, "as it came back", back / many(state.task_count()), "B a task");
+    report.target("memory after recovery / before", back / grown, Bound::AtMost, 1.2, None, "×");
+}
+
 fn chart(path: &Path, sizes: &Footprints) -> Result<(), String> {
     harness::chart::bars(path, "memory: what is kept of one thing", "KB", &sizes.bars)
 }
@@ -315,6 +349,7 @@ async fn bench() {
     sessions(&mut report, &mut sizes, scale.pick(100_000, 10_000)).await;
     attempts(&mut report, &mut sizes, scale.pick(10_000, 1_000)).await;
     polls(&mut report, &mut sizes, scale.pick(10_000, 1_000)).await;
+    restored(&mut report, scale);
     report.write(|path| chart(path, &sizes));
 }
 

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use adjutant::store::{SqliteStore, StoreCfg};
@@ -38,7 +39,13 @@ impl Bench {
             let script = fs::read_to_string(examples.join(format!("census/{step}.sh"))).unwrap();
             // The line is written at once, so that children at work do not mix theirs.
             let what = if step == "count" { "count $path" } else { step };
-            let note = format!("\nsleep 0.02; echo \"{what}\" >> '{}'\n", log.display());
+            let (log, hold) = (log.display(), bench.path("hold"));
+            let hold = hold.display();
+            // While the file `hold` is there, nothing is done beyond the number in it.
+            let wait = format!(
+                "while [ -e '{hold}' ] && [ $(wc -l < '{log}') -ge $(cat '{hold}') ]; do sleep 0.02; done"
+            );
+            let note = format!("\nsleep 0.02; {wait}; echo \"{what}\" >> '{log}'\n");
             fs::write(bench.path(&format!("census/{step}.sh")), script + &note).unwrap();
         }
         fs::write(&log, "").unwrap();
@@ -96,15 +103,21 @@ impl Bench {
         named.collect()
     }
 
+    /// Starts the census and waits until its children have done so many things, and cannot end.
+    fn held_after(&self, lines: usize) -> Child {
+        fs::write(self.path("hold"), lines.to_string()).unwrap();
+        let child = self.census(&["--answer", "approve=true"]).spawn().unwrap();
+        let far = || (self.done().values().sum::<usize>() >= lines).then_some(());
+        wait_for("the children to get that far", far);
+        child
+    }
+
     /// Starts the census and kills it once its children have done so many things.
     fn killed_after(&self, lines: usize) {
-        let mut child = self.census(&["--answer", "approve=true"]).spawn().unwrap();
-        wait_for("the children to get that far", || {
-            let far = self.done().values().sum::<usize>() >= lines;
-            (far || child.try_wait().unwrap().is_some()).then_some(())
-        });
+        let mut child = self.held_after(lines);
         child.kill().unwrap();
         child.wait().unwrap();
+        fs::remove_file(self.path("hold")).unwrap();
     }
 }
 
@@ -209,12 +222,16 @@ fn a_question_that_nobody_answers_leaves_the_run_open_until_somebody_does() {
 #[test]
 fn term_leaves_a_run_open_and_the_next_run_says_so() {
     let bench = Bench::new();
-    let child = bench.census(&["--answer", "approve=true"]).spawn().unwrap();
-    wait_for("the first counts", || (bench.done().len() > 2).then_some(()));
+    let mut child = bench.held_after(3);
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("interrupted; stopping")));
+    fs::remove_file(bench.path("hold")).unwrap();
+    let said: Vec<_> = said.collect();
     let left = child.wait_with_output().unwrap();
-    assert_eq!(left.status.code(), Some(4), "{}", text(&left.stderr));
+    assert_eq!(left.status.code(), Some(4), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("the run is open")), "{said:?}");
     let next = bench.command(&[
         "run",
         "census.json",

@@ -26,6 +26,30 @@ use crate::engine::Engine;
 /// question. Equal calls, of one step with the same input, are told apart by their count alone, so
 /// two of them that run at once may take each other's value. The run's time-out begins anew.
 ///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::blueprint::{
+///     Functions, RunOptions, RunOutcome, compile, parse_blueprint, resume, run,
+/// };
+/// use adjutant::{CancellationToken, Engine, EngineCfg};
+/// use std::sync::Arc;
+///
+/// let engine = Engine::new(EngineCfg::default()); // or `Engine::open` on a journal
+/// let text = r#"{"id": "echo", "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}],
+///     "flow": {"kind": "step", "ref": "e", "in": {"op": "lit", "value": 1}, "out": {"op": "path", "at": "$.x"}}}"#;
+/// let echo = parse_blueprint(text, None)?;
+/// let program = Arc::new(compile(&engine, &echo, &Functions::new()).await?);
+///
+/// let (id, leave) = (engine.mint().run_id(), CancellationToken::new());
+/// leave.cancel();
+/// let options = RunOptions { id: Some(id), leave, ..RunOptions::default() };
+/// let left = run(&engine, program.clone(), serde_json::json!({}), options).await?;
+/// assert_eq!(left.outcome, RunOutcome::Left);
+/// let report = resume(&engine, id, program, RunOptions::default()).await?;
+/// assert_eq!(report.outcome, RunOutcome::Pass);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// `RunNotFound`; `RunChanged` where the program is not the one that the run was started with;
 /// `RunState` where the run is carried on by this engine already; those of attaching a session.

@@ -156,8 +156,8 @@ impl Default for RunOptions {
 ///
 /// With [`RunOptions::id`] the run is kept by the engine, and in its journal where it has one.
 /// Dropping the future then leaves the run open, as the death of the process does; a call with the
-/// same id, program and input goes on with it as [`resume()`](crate::blueprint::resume()) does, and one after its end gives the
-/// report that was kept.
+/// same id, program and input goes on with it as [`resume()`](crate::blueprint::resume()) does,
+/// and one after its end gives the report that was kept.
 ///
 /// # Errors
 /// Where the run could not begin: the session could not be attached. For a kept run also those of

@@ -19,7 +19,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(super) struct Held {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// A store that cannot be used.
@@ -36,6 +36,14 @@ pub(super) fn private(create: bool) -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(create).mode(0o600);
     options
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing alone does not do it: a child that another thread is starting has the file, too,
+        // until it becomes its program.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
 }
 
 impl Held {
@@ -62,7 +70,7 @@ impl Held {
         // Log and index take the rights of the database, so that is made here and not by SQLite.
         let database = private(true).open(path.join(DATABASE)).map_err(cannot)?;
         database.set_permissions(Permissions::from_mode(0o600)).map_err(cannot)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     pub(super) fn path(&self) -> &Path {

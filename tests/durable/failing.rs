@@ -137,6 +137,25 @@ async fn a_shutdown_makes_everything_safe_and_closes_the_journal() {
     says(engine.flush().await, "shut down");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_though_the_journal_hangs_and_what_was_lost_was_never_heard() {
+    let journal = MemoryJournal::default();
+    let engine = open(journal.clone()).await;
+    let people = People::of(&engine).await;
+    journal.hold();
+    let lost = tokio::spawn({
+        let (engine, token) = (engine.clone(), people.operator.clone());
+        async move { engine.start_task(&token, adjutant::TaskSpec::new("pass", "do it")).await }
+    });
+    idle().await;
+    let start = tokio::time::Instant::now();
+    engine.shutdown(Duration::from_secs(2)).await;
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    says(lost.await.unwrap(), "shut down");
+    let after = open(journal.crashed()).await;
+    assert_eq!(after.recovery().tasks, 0);
+}
+
 #[tokio::test]
 #[should_panic(expected = "OpenOptions")]
 async fn the_gate_of_an_opened_engine_is_not_changed_behind_its_journal() {

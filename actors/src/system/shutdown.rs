@@ -57,7 +57,9 @@ impl ActorSystem {
         core.attempts.close();
         let drained =
             tokio::time::timeout(deadline.saturating_sub(grace), core.attempts.wait()).await;
-        let mut report = self.interrupt().await;
+        // Where a journal is kept, this waits until it is safe: a disk that hangs holds nobody up.
+        let limit = grace.max(Duration::from_secs(1));
+        let mut report = tokio::time::timeout(limit, self.interrupt()).await.unwrap_or_default();
         report.drained = at_work.saturating_sub(report.interrupted.len());
         if drained.is_err() {
             let _ = tokio::time::timeout(grace, core.attempts.wait()).await;
