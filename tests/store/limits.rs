@@ -64,7 +64,9 @@ fn a_store_that_runs_full_in_a_process_of_its_own() {
     };
     println!("safe: {safe}; first: {first};");
     let second = append(&store, world.batch()).unwrap_err();
-    assert!(matches!(&second, JournalError::Failed(cause) if *cause == first.to_string()));
+    // Where it ran full in a fold between two batches, the first one hears of that already.
+    let caused = matches!(&second, JournalError::Failed(cause) if *cause == first.to_string());
+    assert!(caused || second == first, "{second:?} after {first:?}");
     assert_eq!(store.flush().unwrap_err(), second);
 }
 
