@@ -92,28 +92,6 @@ impl Clock for SystemClock {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_wall_clock_goes_on_between_two_readings() {
-        let clock = SystemClock::new();
-        let first = clock.now().unwrap();
-        let ahead = clock.ahead.load(Ordering::Relaxed);
-        clock.ahead.store(ahead + 5_000, Ordering::Relaxed);
-        tokio::time::advance(Duration::from_millis(WALL_AGE_MS - 1)).await;
-        let kept = clock.now().unwrap();
-        assert!((5..=6).contains(&(kept.unix - first.unix)), "{first:?} {kept:?}");
-        tokio::time::advance(Duration::from_millis(1)).await;
-        let read = clock.now().unwrap();
-        assert!(read.unix - first.unix < 5, "the step was kept: {first:?} {read:?}");
-        assert_eq!(read.ms, WALL_AGE_MS);
-    }
-}
-
 /// A clock whose monotonic part goes on from where a journal's newest batch stood, so that every
 /// deadline in a restored state keeps its meaning. The time between, as the wall clock tells it,
 /// has passed; a wall clock that was set back adds none.
@@ -146,7 +124,24 @@ impl Clock for Continued {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wall_clock_goes_on_between_two_readings() {
+        let clock = SystemClock::new();
+        let first = clock.now().unwrap();
+        let ahead = clock.ahead.load(Ordering::Relaxed);
+        clock.ahead.store(ahead + 5_000, Ordering::Relaxed);
+        tokio::time::advance(Duration::from_millis(WALL_AGE_MS - 1)).await;
+        let kept = clock.now().unwrap();
+        assert!((5..=6).contains(&(kept.unix - first.unix)), "{first:?} {kept:?}");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let read = clock.now().unwrap();
+        assert!(read.unix - first.unix < 5, "the step was kept: {first:?} {read:?}");
+        assert_eq!(read.ms, WALL_AGE_MS);
+    }
 
     struct Frozen(Now);
 
