@@ -41,7 +41,7 @@ const LIFECYCLE: Ceiling = Ceiling {
 const LOOKED_AT: Ceiling =
     Ceiling { name: "lifecycle, looked at by a poll", allocations: 84.0, turns: 6.0, actors: 0.1 };
 const AWAITED: Ceiling =
-    Ceiling { name: "lifecycle, awaited by a poll", allocations: 94.0, turns: 6.0, actors: 0.1 };
+    Ceiling { name: "lifecycle, awaited by a poll", allocations: 95.0, turns: 6.0, actors: 0.1 };
 
 const TIMES: u32 = 400;
 const DAY: Duration = Duration::from_secs(24 * 3600);
