@@ -115,9 +115,11 @@ impl Engine {
     }
 
     /// Ends the processes that worked for attempts which are over: those of a process that died.
+    /// Makes room for the tokens that came back.
     async fn end_left_groups(&self) -> Result<(), EngineError> {
-        let look = |state: &mut EngineState| Ok(state.left_groups());
-        let left = self.system().transact("left_groups", look).await?;
+        let look = |state: &mut EngineState| Ok((state.left_groups(), state.token_count()));
+        let (left, tokens) = self.system().transact("left_groups", look).await?;
+        self.signer().expect_tokens(tokens);
         if left.is_empty() {
             return Ok(());
         }
