@@ -1,16 +1,36 @@
-//! What seniors may do beside answering: inject a directive, pause and resume dispatching.
+//! What seniors may do beside answering: list what is open, inject a directive, pause and resume dispatching.
 
 use std::sync::Arc;
 
 use adjutant_actors::errors::EngineError;
-use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::ids::{ResumeKey, TaskId};
 use adjutant_actors::model::measure::measure_text;
 use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::token::CapToken;
+use adjutant_actors::state::auth::Reach;
+use adjutant_actors::state::resumes::ResumePending;
 
 use crate::engine::Engine;
 
 impl Engine {
+    /// The open questions, oldest first, at most `limit`; for whoever may answer them.
+    ///
+    /// # Errors
+    /// Those of an authorization with `AnswerQuery`.
+    pub async fn open_questions(
+        &self,
+        token: &CapToken,
+        limit: usize,
+    ) -> Result<Vec<(ResumeKey, ResumePending)>, EngineError> {
+        let (access, now) = self.access(token, Verb::AnswerQuery)?;
+        self.system()
+            .transact("open_questions", move |state| {
+                state.verify(access, Reach::Anywhere, now)?;
+                Ok(state.open_questions(limit))
+            })
+            .await
+    }
+
     /// Sets the prompt of the task's next attempt.
     ///
     /// # Errors

@@ -163,6 +163,22 @@ impl EngineState {
         self.resumes.get(&key).cloned()
     }
 
+    /// The open questions, oldest first, at most `limit`. Looks at every question that is
+    /// remembered: for a list that people read.
+    #[must_use]
+    pub fn open_questions(&self, limit: usize) -> Vec<(ResumeKey, ResumePending)> {
+        let open = |pending: &ResumePending| pending.answer.is_none() && !pending.closed;
+        let mut found: Vec<_> = self
+            .resumes
+            .iter()
+            .filter(|(_, pending)| open(pending))
+            .map(|(key, pending)| (*key, pending.clone()))
+            .collect();
+        found.sort_unstable_by_key(|(key, pending)| (pending.asked_at, *key));
+        found.truncate(limit);
+        found
+    }
+
     /// Closes the open question of a task that comes to an end.
     pub(crate) fn close_question(&mut self, task: TaskId) {
         let Some(key) = self.tasks.get(&task).and_then(|record| record.suspended_on) else {
