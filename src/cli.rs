@@ -13,6 +13,7 @@ mod place;
 mod resume;
 mod run;
 mod senior;
+mod serve;
 mod show;
 
 use args::{Args, Command};
@@ -47,6 +48,7 @@ pub(crate) fn main() -> i32 {
         Command::Export(export) => look::export(&export),
         Command::Fsck(look) => look::check(&look),
         Command::Check(check) => check::main(&check),
+        Command::Serve(serve) => serve::main(serve),
         Command::Schema => print_line(&format!("{:#}", adjutant::blueprint::json_schema())),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -38,6 +38,7 @@
 //!   the shortest way to one of your own, [`Supervised`] rebuilds any of them after a panic.
 //! * [`middleware`]: layers around spawners, their [`LayerRegistry`], and [`link()`].
 //! * [`operator`] and [`ctx`]: the faces of an operator, and what an attempt is shown.
+//! * `server`: the engine over HTTP, behind the feature of that name.
 //! * [`blueprint`]: the document that names agents and a flow over them, its check and its schema.
 //!
 //! Two types to read early: [`EngineCfg`] holds every number, [`Event`] lists what can happen.
@@ -136,6 +137,8 @@ pub mod middleware;
 pub mod operator;
 pub mod output_store;
 mod registry;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod spawner;
 #[cfg(feature = "store")]
 pub mod store;

@@ -1,5 +1,6 @@
 //! The arguments, and the help that teaches by example.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +45,17 @@ Examples:
 Steps that passed are not executed again; those that were interrupted are. The blueprint's file must be as it
 was when the run was started; --recorded goes on with the blueprint as it was then.";
 
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  adjutant serve --store state
+  curl -H \"Authorization: Bearer $(cat state/admin-token)\" http://127.0.0.1:7777/metrics
+
+Prints its address on stdout once it answers. The admin's token is in a file that only its owner may read;
+POST /v1/sessions with it gives tokens to everybody else. There is no TLS: for other machines, put a proxy in
+front and name the host with --host.
+
+TERM and Ctrl-C make it unready at once; attempts at work get --grace to end. A second one exits at once.";
+
 /// Runs swarms of agents: child processes, functions and operators, under supervision.
 #[derive(Debug, Parser)]
 #[command(name = "adjutant", version, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -67,6 +79,8 @@ pub(crate) enum Command {
     /// Check a store: its structure, checksums, records and every rule between them. The exit code
     /// is 1 where anything is wrong.
     Fsck(LookArgs),
+    /// Serve the engine over HTTP.
+    Serve(ServeArgs),
     /// Check a blueprint and name all of its mistakes at once.
     Check(CheckArgs),
     /// Print the JSON Schema of blueprints.
@@ -169,6 +183,31 @@ pub(crate) struct ExportArgs {
     /// Lines of JSON, which is the one form there is.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, value_name = "IP:PORT", env = "ADJUTANT_LISTEN", default_value = "127.0.0.1:7777")]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    /// The file of the admin's token, made where there is none; otherwise `admin-token` in the store.
+    #[arg(long, value_name = "FILE", env = "ADJUTANT_ADMIN_TOKEN_FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// A name, without a port, under which the server may be asked for, beside those of loopback.
+    #[arg(long = "host", value_name = "NAME")]
+    pub(crate) hosts: Vec<String>,
+    /// The origin of a page, such as https://desk.example, that may ask, beside the server's own.
+    #[arg(long = "origin", value_name = "ORIGIN")]
+    pub(crate) origins: Vec<String>,
+    /// Longest that attempts at work get to end after TERM, in seconds.
+    #[arg(long, value_name = "SECS", default_value_t = 30)]
+    pub(crate) grace: u64,
+    /// How long it shows that it is unready after TERM at least, in seconds.
+    #[arg(long, value_name = "SECS", default_value_t = 1)]
+    pub(crate) linger: u64,
 }
 
 #[derive(Debug, clap::Args)]

@@ -162,7 +162,7 @@ fn no_hostile_child_hangs_or_leaves_anything_behind() {
             let rounds = futures::stream::iter(0..rounds).map(|_| round(hostile, &mark));
             rounds.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
             assert_eq!(marked(&mark), 0, "{}: processes are left", hostile.name);
-            assert_eq!(children(), [], "{}: children are left", hostile.name);
+            assert_eq!(children(), Vec::<char>::new(), "{}: children are left", hostile.name);
             eventually(hostile.name, || open_descriptors() <= before).await;
         }
     });

@@ -152,6 +152,6 @@ fn a_pipe_held_by_a_process_that_left_the_group_is_given_up() {
         assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
         assert_eq!((report.fault, &*report.stdout), (None, &b"done\n"[..]));
         eventually("the process that left ends", || marked(&mark) == 0).await;
-        assert_eq!(children(), []);
+        assert_eq!(children(), Vec::<char>::new());
     });
 }

@@ -1,0 +1,77 @@
+//! `adjutant serve`: the engine over HTTP until a signal ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adjutant::server::{AdminToken, Server, ServerCfg};
+use adjutant::{CancellationToken, Engine, EngineCfg, LayerRegistry};
+use anyhow::{Context, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::args::ServeArgs;
+use crate::cli::drive;
+use crate::cli::place::Place;
+use crate::cli::{code, print_line, say, usage};
+
+pub(crate) fn main(args: ServeArgs) -> anyhow::Result<i32> {
+    if !args.listen.ip().is_loopback() && args.hosts.is_empty() {
+        return Ok(usage("an address that is not loopback needs --host NAME"));
+    }
+    drive::block_on(command(args))
+}
+
+async fn command(args: ServeArgs) -> anyhow::Result<i32> {
+    // Before anything else, so that no signal finds the process without an ear for it.
+    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let store = Place::of(&args.store).open_for_run()?;
+    let beside = store.as_ref().map(|store| store.path().join("admin-token"));
+    let Some(file) = args.admin_token_file.or(beside) else {
+        bail!("without a store, name the file of the admin's token with --admin-token-file");
+    };
+    let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
+    let mut cfg = EngineCfg::default();
+    let engine = match store {
+        None => Engine::new_with_layers(cfg, LayerRegistry::standard()),
+        Some(store) => {
+            cfg.token_keys = store.keys();
+            Engine::open(cfg, LayerRegistry::standard(), Arc::new(store)).await?
+        }
+    };
+    for row in &engine.recovery().set_aside {
+        say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
+    }
+    let lapses = engine.start_detach_loop();
+    let cfg = ServerCfg { hosts: args.hosts, origins: args.origins, ..ServerCfg::default() };
+    let server = Server::bind(engine.clone(), args.listen, admin, cfg)
+        .await
+        .with_context(|| format!("{} cannot be listened on", args.listen))?;
+    say(&format!("adjutant: the admin's token is in {}", file.display()));
+    print_line(&format!("http://{}", server.local_addr()?))?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(listen(signals, stop.clone()));
+    let seconds = Duration::from_secs;
+    let ended = server.run(stop, seconds(args.linger), seconds(args.grace)).await;
+    signals.abort();
+    lapses.abort();
+    let report = ended?;
+    say(&format!("adjutant: {report}"));
+    if let Some(error) = engine.journal_failure() {
+        bail!("{error}");
+    }
+    Ok(code::PASS)
+}
+
+/// The first signal asks for the end, the second one is the end.
+async fn listen((mut term, mut int): (Signal, Signal), stop: CancellationToken) {
+    either(&mut term, &mut int).await;
+    stop.cancel();
+    either(&mut term, &mut int).await;
+    std::process::exit(code::INTERRUPTED);
+}
+
+async fn either(term: &mut Signal, int: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

@@ -1,0 +1,246 @@
+//! The engine over HTTP: a listener, the layers around its routes, and its end.
+//!
+//! A route translates and never decides: each call goes to the engine with the caller's own token.
+//! Nothing that an engine does lives in a request, so a client that goes away changes nothing.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::system::ShutdownReport;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::engine::Engine;
+use guard::Guard;
+use problem::Problem;
+use tally::Tally;
+
+mod admin;
+mod caller;
+mod events;
+mod guard;
+mod health;
+mod problem;
+mod questions;
+mod sessions;
+mod tally;
+mod tasks;
+mod worker;
+
+pub use admin::AdminToken;
+
+/// Longest that connections get to end once everything is done.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// The header with a request's id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What may be said of a server. Use the struct update syntax.
+#[derive(Debug, Clone)]
+pub struct ServerCfg {
+    /// Names, without a port, under which the server may be asked for, beside those of loopback.
+    pub hosts: Vec<String>,
+    /// Origins of pages, such as `https://desk.example`, that may ask, beside the server's own.
+    pub origins: Vec<String>,
+    /// Longest body of a request.
+    pub body_bytes: usize,
+    /// Longest that a request may take; a long poll and an event stream apart.
+    pub request_time: Duration,
+    /// How often an event stream without events shows that it is there.
+    pub heartbeat: Duration,
+    /// Event streams at a time, at most.
+    pub streams: usize,
+}
+
+impl Default for ServerCfg {
+    fn default() -> Self {
+        Self {
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            body_bytes: 16 << 20,
+            request_time: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(15),
+            streams: 4096,
+        }
+    }
+}
+
+/// What all routes share.
+struct App {
+    engine: Engine,
+    admin: AdminToken,
+    guard: Guard,
+    cfg: ServerCfg,
+    tally: Arc<Tally>,
+    draining: AtomicBool,
+    /// Ends the event streams.
+    closing: CancellationToken,
+    streams: Arc<Semaphore>,
+}
+
+type Shared = Arc<App>;
+
+/// A server that has its address and does not answer yet.
+pub struct Server {
+    listener: TcpListener,
+    app: Shared,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("cfg", &self.app.cfg).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Takes an address for an engine.
+    ///
+    /// # Errors
+    /// Where the address cannot be taken, or is not one of loopback while no host is named: such a
+    /// server stands behind a proxy, which speaks TLS and has a name.
+    pub async fn bind(
+        engine: Engine,
+        address: SocketAddr,
+        admin: AdminToken,
+        cfg: ServerCfg,
+    ) -> std::io::Result<Self> {
+        if !address.ip().is_loopback() && cfg.hosts.is_empty() {
+            let why = "an address that is not loopback needs the names that the server has there";
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
+        }
+        let listener = TcpListener::bind(address).await?;
+        let app = App {
+            guard: Guard::new(&cfg.hosts, &cfg.origins),
+            streams: Arc::new(Semaphore::new(cfg.streams)),
+            engine,
+            admin,
+            cfg,
+            tally: Arc::default(),
+            draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+        };
+        Ok(Self { listener, app: Arc::new(app) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until `stop` is cancelled, then brings the engine down and ends.
+    ///
+    /// From the stop on it is not ready, and the engine takes nothing new. It goes on answering
+    /// until the engine has shut down within `grace`, and for `linger` at least, so that a balancer
+    /// sees it; then streams end and connections close. Dropping the future leaves the engine as it is.
+    ///
+    /// # Errors
+    /// Those of the listener; an engine that has stopped.
+    pub async fn run(
+        self,
+        stop: CancellationToken,
+        linger: Duration,
+        grace: Duration,
+    ) -> std::io::Result<ShutdownReport> {
+        let Self { listener, app } = self;
+        let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
+        let _end = tokio_util::task::AbortOnDropHandle::new(tally);
+        let closing = app.closing.clone().cancelled_owned();
+        let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
+        let mut serving = pin!(serving.into_future());
+        tokio::select! {
+            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+            () = stop.cancelled() => {}
+        }
+        app.draining.store(true, Ordering::Release);
+        let down = async {
+            let linger = tokio::time::sleep(linger);
+            tokio::join!(app.engine.shutdown(grace), linger).0
+        };
+        let report = tokio::select! {
+            report = down => report,
+            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+        };
+        app.closing.cancel();
+        // A client that reads slowly holds nobody up.
+        let _ = tokio::time::timeout(CLOSE_GRACE, serving).await;
+        Ok(report)
+    }
+}
+
+fn closed() -> std::io::Error {
+    std::io::Error::other("the listener ended")
+}
+
+fn router(app: Shared) -> Router {
+    let quick = Router::new()
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/v1/sessions", post(sessions::attach))
+        .route("/v1/session", delete(sessions::detach).get(sessions::read))
+        .route("/v1/session/heartbeat", post(sessions::heartbeat))
+        .route("/v1/tasks", post(tasks::start))
+        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v1/worker/prompt", get(worker::prompt))
+        .route("/v1/worker/result", post(worker::result))
+        .route("/v1/worker/submit", post(worker::submit))
+        .route("/v1/questions", get(questions::list))
+        .route("/v1/questions/{key}/answer", post(questions::answer))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time));
+    let held = Router::new()
+        .route("/v1/tasks/{id}", get(tasks::read))
+        .route("/v1/events", get(events::stream));
+    quick
+        .merge(held)
+        .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(app.cfg.body_bytes))
+        .layer(from_fn_with_state(app.clone(), enter))
+        .with_state(app)
+}
+
+/// The outermost layer: gives the request its id, looks at Host and Origin, and turns whatever was
+/// refused into a problem document.
+async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let id = format!("req-{:032x}", app.engine.mint().bits128());
+    let mut response = match app.guard.check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = problem.respond(&id);
+    } else if response.status().as_u16() >= 400 && !health::is_whole(&response) {
+        let status = response.status();
+        let text = status.canonical_reason().unwrap_or("refused").to_lowercase();
+        let allow = response.headers_mut().remove(axum::http::header::ALLOW);
+        response = Problem::of_status(status, text).respond(&id);
+        if let Some(allow) = allow {
+            response.headers_mut().insert(axum::http::header::ALLOW, allow);
+        }
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// An id in a path or a query.
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| EngineError::InvalidArgument(error.to_string()).into())
+}

@@ -1,0 +1,94 @@
+//! Who calls, as the request says it: the extractors for bearers, and for bodies and queries whose
+//! refusals are problems.
+//!
+//! A token is decoded here and verified by the engine, in the call that it is for.
+
+use adjutant_actors::model::token::CapToken;
+use axum::Json;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use crate::server::Shared;
+use crate::server::problem::Problem;
+
+/// The bearer of a request, whatever it is.
+pub(crate) struct Bearer(pub(crate) String);
+
+impl FromRequestParts<Shared> for Bearer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
+        let (Some(header), None) = (headers.next(), headers.next()) else {
+            return Err(Problem::unauthenticated("the request has no bearer, or several"));
+        };
+        let bearer = header.to_str().ok().and_then(|text| {
+            let (scheme, bearer) = text.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| bearer.trim().to_owned())
+        });
+        bearer.map(Self).ok_or_else(|| Problem::unauthenticated("the request has no bearer"))
+    }
+}
+
+/// The token of a request, decoded and not yet verified.
+pub(crate) struct Token(pub(crate) CapToken);
+
+impl FromRequestParts<Shared> for Token {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
+        decode(&bearer).map(Self)
+    }
+}
+
+/// The token that a bearer encodes.
+pub(crate) fn decode(bearer: &str) -> Result<CapToken, Problem> {
+    CapToken::decode(bearer).map_err(|_| Problem::unauthenticated("the bearer is no token"))
+}
+
+/// Proof that the admin asks.
+pub(crate) struct Admin;
+
+impl FromRequestParts<Shared> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
+        if app.admin.is(&bearer) {
+            return Ok(Self);
+        }
+        if decode(&bearer).is_ok() {
+            let detail = "this route takes the admin's token";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "admin_only", detail));
+        }
+        Err(Problem::unauthenticated("the bearer is not the admin's token"))
+    }
+}
+
+/// A body of JSON.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<Shared> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
+        let Json(body) = Json::from_request(request, app).await?;
+        Ok(Self(body))
+    }
+}
+
+/// The query of a request.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Shared> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let Query(params) = Query::from_request_parts(parts, app).await?;
+        Ok(Self(params))
+    }
+}

@@ -1,0 +1,49 @@
+//! Questions to the senior: what is open, and the answers.
+
+use adjutant_actors::model::ids::ResumeKey;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::server::caller::{Body, Token};
+use crate::server::problem::Problem;
+use crate::server::{Shared, parse};
+
+/// Questions in one list, at most.
+const LIST_MAX: usize = 1000;
+
+/// Lists the open questions, oldest first.
+pub(crate) async fn list(
+    State(app): State<Shared>,
+    Token(token): Token,
+) -> Result<Json<Value>, Problem> {
+    let open = app.engine.open_questions(&token, LIST_MAX).await?;
+    let shown = open.iter().map(|(key, pending)| {
+        json!({
+            "key": key,
+            "task_id": pending.task_id,
+            "question": *pending.question,
+            "asked_at": pending.asked_at,
+        })
+    });
+    Ok(Json(json!({ "questions": shown.collect::<Vec<_>>() })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Answer {
+    answer: Value,
+}
+
+/// Answers a question. The first answer wins.
+pub(crate) async fn answer(
+    State(app): State<Shared>,
+    Token(token): Token,
+    Path(key): Path<String>,
+    Body(body): Body<Answer>,
+) -> Result<StatusCode, Problem> {
+    app.engine.answer_query(&token, parse::<ResumeKey>(&key)?, body.answer).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

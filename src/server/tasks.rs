@@ -1,0 +1,84 @@
+//! Tasks: start, read, wait, cancel.
+
+use std::time::Duration;
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::task::{OnInterrupt, TaskSpec, TaskState};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header::{HeaderMap, LOCATION};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::engine::TaskOptions;
+use crate::server::caller::{Body, Params, Token};
+use crate::server::problem::Problem;
+use crate::server::{Shared, parse};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Start {
+    agent: String,
+    directive: String,
+    parent: Option<TaskId>,
+    #[serde(default)]
+    on_interrupt: OnInterrupt,
+}
+
+/// Starts a task. The same again under the same `Idempotency-Key` gives the same task.
+pub(crate) async fn start(
+    State(app): State<Shared>,
+    Token(token): Token,
+    headers: HeaderMap,
+    Body(start): Body<Start>,
+) -> Result<Response, Problem> {
+    let key = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str().map(str::to_owned));
+    let key = key.transpose().map_err(|_| {
+        Problem::of_status(StatusCode::BAD_REQUEST, "the Idempotency-Key is no plain text")
+    })?;
+    let options = TaskOptions { parent: start.parent, key, on_interrupt: start.on_interrupt };
+    let spec = TaskSpec::new(start.agent, start.directive);
+    let task = app.engine.start_task_with(&token, spec, options).await?;
+    let place = [(LOCATION, format!("/v1/tasks/{task}"))];
+    Ok((StatusCode::CREATED, place, Json(json!({ "task_id": task }))).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Hold {
+    /// Seconds.
+    hold: Option<u64>,
+}
+
+/// Shows a task: at once, or with `?hold=SECS` once it is settled or suspended. A hold that runs out
+/// shows the task as it is then; its status tells.
+pub(crate) async fn read(
+    State(app): State<Shared>,
+    Token(token): Token,
+    Path(id): Path<String>,
+    Params(params): Params<Hold>,
+) -> Result<Json<TaskState>, Problem> {
+    let (engine, task) = (&app.engine, parse::<TaskId>(&id)?);
+    if let Some(secs) = params.hold {
+        match engine.poll_task(&token, &task, Duration::from_secs(secs)).await {
+            Err(EngineError::PollTimeout) => {}
+            other => return Ok(Json(other?)),
+        }
+    }
+    Ok(Json(engine.read_task_state(&token, &task).await?))
+}
+
+/// Cancels a task and the sub-tasks below it.
+pub(crate) async fn cancel(
+    State(app): State<Shared>,
+    Token(token): Token,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    app.engine.cancel_task(&token, &parse(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

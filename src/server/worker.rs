@@ -1,0 +1,213 @@
+//! The worker's three routes: pull the prompt, post a result, submit a raw body.
+//!
+//! A worker shows its token or its handle. Either stands for one attempt; once that is over, all
+//! three routes say 410, so that a worker knows to stop.
+
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
+use adjutant_actors::model::token::{CapToken, parse_handle};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::server::Shared;
+use crate::server::caller::{Bearer, Body, Params, decode};
+use crate::server::problem::Problem;
+
+/// What a worker showed, with the task that it stands for.
+pub(crate) enum Worker {
+    Token(CapToken, TaskId),
+    Handle(TaskId, u32),
+}
+
+/// Looked up before the body is read: who is nobody sends none.
+impl FromRequestParts<Shared> for Worker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
+        if parse_handle(&bearer).is_ok() {
+            let found = app.engine.resolve_handle(&bearer).await;
+            return found.map(|(task, attempt)| Self::Handle(task, attempt)).map_err(ended);
+        }
+        let token = decode(&bearer)?;
+        let task = app.engine.task_id_from_token(&token).await.map_err(ended)?;
+        Ok(Self::Token(token, task))
+    }
+}
+
+impl Worker {
+    fn task(&self) -> TaskId {
+        match self {
+            Self::Token(_, task) | Self::Handle(task, _) => *task,
+        }
+    }
+
+    /// Refuses where a request names another task than the worker's own.
+    fn check(&self, named: Option<TaskId>) -> Result<(), Problem> {
+        let bound = self.task();
+        match named {
+            Some(arg) if arg != bound => Err(EngineError::TokenTaskMismatch { bound, arg }.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn payload(&self, app: &Shared) -> Result<WorkerPayload, Problem> {
+        let payload = match self {
+            Self::Token(token, task) => app.engine.fetch_worker_payload(token, task).await,
+            Self::Handle(task, _) => app.engine.fetch_worker_payload_trusted(task).await,
+        }
+        .map_err(ended)?;
+        match self {
+            // The next attempt may have begun since the handle was looked up.
+            Self::Handle(_, attempt) if *attempt != payload.attempt => {
+                Err(Problem::attempt_ended())
+            }
+            _ => Ok(payload),
+        }
+    }
+
+    /// Sends the verdict of the attempt.
+    async fn finish(
+        &self,
+        app: &Shared,
+        attempt: Option<u32>,
+        value: Value,
+        ok: bool,
+    ) -> Result<(), Problem> {
+        let (engine, task) = (&app.engine, self.task());
+        let event = OutputEvent::Final { content: ContentRef::inline(value), ok };
+        match self {
+            Self::Token(token, _) => {
+                let attempt = match attempt {
+                    Some(attempt) => attempt,
+                    None => engine.task_attempt(&task).await?,
+                };
+                engine.submit_output(token, &task, attempt, event).await
+            }
+            Self::Handle(_, own) if attempt.is_some_and(|named| named != *own) => {
+                return Err(Problem::attempt_ended());
+            }
+            Self::Handle(_, own) => engine.append_output_trusted(&task, *own, event).await,
+        }
+        .map_err(ended)
+    }
+}
+
+/// An error of a worker's call, where a bearer that was good once means that its attempt is over.
+///
+/// A handle that nobody knows is told the same: it is well formed, so it is the handle of an attempt
+/// that is over, or of another server.
+fn ended(error: EngineError) -> Problem {
+    match error {
+        EngineError::TokenRevoked
+        | EngineError::TokenNotFound(_)
+        | EngineError::InvalidTransition(_) => Problem::attempt_ended(),
+        other => other.into(),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Named {
+    task_id: Option<TaskId>,
+}
+
+/// What the worker needs to start.
+pub(crate) async fn prompt(
+    State(app): State<Shared>,
+    worker: Worker,
+    Params(named): Params<Named>,
+) -> Result<Json<WorkerPayload>, Problem> {
+    worker.check(named.task_id)?;
+    Ok(Json(worker.payload(&app).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Posted {
+    task_id: TaskId,
+    value: Value,
+    #[serde(default = "yes")]
+    ok: bool,
+    attempt: Option<u32>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Takes a verdict as JSON.
+pub(crate) async fn result(
+    State(app): State<Shared>,
+    worker: Worker,
+    Body(posted): Body<Posted>,
+) -> Result<StatusCode, Problem> {
+    worker.check(Some(posted.task_id))?;
+    worker.finish(&app, posted.attempt, posted.value, posted.ok).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Submit {
+    #[serde(default = "yes")]
+    ok: bool,
+}
+
+/// Takes a verdict as text.
+pub(crate) async fn submit(
+    State(app): State<Shared>,
+    worker: Worker,
+    Params(params): Params<Submit>,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
+    let text = std::str::from_utf8(&body)
+        .map_err(|_| Problem::of_status(StatusCode::BAD_REQUEST, "the body is not UTF-8"))?;
+    worker.finish(&app, None, folded(text), params.ok).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a model meant by a text: an object or a list, where that is all there is, fenced or not;
+/// everything else stays text, without its trailing white space.
+fn folded(text: &str) -> Value {
+    let text = text.trim_end();
+    match serde_json::from_str(unfenced(text)) {
+        Ok(value @ (Value::Object(_) | Value::Array(_))) => value,
+        _ => text.into(),
+    }
+}
+
+/// The inside of a code fence that is the whole text.
+fn unfenced(text: &str) -> &str {
+    let inside = || {
+        let rest = text.trim_start().strip_prefix("```")?.strip_suffix("```")?;
+        let (language, inside) = rest.split_once('\n')?;
+        matches!(language.trim(), "" | "json").then_some(inside)
+    };
+    inside().unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn containers_are_folded_and_scalars_stay_text() {
+        assert_eq!(folded("{\"a\": 1}\n"), json!({ "a": 1 }));
+        assert_eq!(folded("```json\n[1, 2]\n```\n"), json!([1, 2]));
+        assert_eq!(folded("```\n{\"a\": 1}\n```"), json!({ "a": 1 }));
+        assert_eq!(folded("12 \n"), json!("12"));
+        assert_eq!(folded("true"), json!("true"));
+        assert_eq!(folded("{\"a\": 1} and more"), json!("{\"a\": 1} and more"));
+        assert_eq!(folded("```rust\n{}\n```"), json!("```rust\n{}\n```"));
+        assert_eq!(folded("```"), json!("```"));
+    }
+}

@@ -1,0 +1,95 @@
+//! A desk: an engine with a server in front of it, and clients that ask it.
+
+use std::time::Duration;
+
+use adjutant::server::{AdminToken, Server, ServerCfg};
+use adjutant::{CancellationToken, Engine, EngineCfg, HoldPolicy, ShutdownReport};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// Long enough that only a hang reaches it.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+pub(crate) struct Desk {
+    pub(crate) engine: Engine,
+    pub(crate) base: String,
+    pub(crate) admin: String,
+    pub(crate) client: Client,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: JoinHandle<std::io::Result<ShutdownReport>>,
+    _folder: TempDir,
+}
+
+/// Settings under which a loaded machine fails no test: holds are counted only.
+pub(crate) fn calm() -> EngineCfg {
+    EngineCfg { hold_policy: HoldPolicy::Warn, ..EngineCfg::default() }
+}
+
+impl Desk {
+    pub(crate) async fn new() -> Self {
+        Self::with(calm(), ServerCfg::default()).await
+    }
+
+    pub(crate) async fn with(engine: EngineCfg, cfg: ServerCfg) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin-token");
+        let token = AdminToken::in_file(&path).unwrap();
+        let admin = std::fs::read_to_string(&path).unwrap().trim().to_owned();
+        let engine = Engine::new(engine);
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server = Server::bind(engine.clone(), address, token, cfg).await.unwrap();
+        let base = format!("http://{}", server.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(server.run(stop.clone(), Duration::ZERO, LONG));
+        Self { engine, base, admin, client: Client::new(), stop, serving, _folder: folder }
+    }
+
+    pub(crate) fn ask(&self, method: Method, path: &str, bearer: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(bearer)
+            .timeout(LONG)
+    }
+
+    pub(crate) async fn get(&self, path: &str, bearer: &str) -> Response {
+        self.ask(Method::GET, path, bearer).send().await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, path: &str, bearer: &str, body: &Value) -> Response {
+        self.ask(Method::POST, path, bearer).json(body).send().await.unwrap()
+    }
+
+    /// Attaches a session by the admin's token.
+    pub(crate) async fn session(&self, role: &str) -> String {
+        let body = json!({ "operator_id": role, "role": role });
+        let response = self.post("/v1/sessions", &self.admin, &body).await;
+        assert_eq!(response.status(), 201);
+        let session: Value = response.json().await.unwrap();
+        session["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts a task, and gives its id.
+    pub(crate) async fn task(&self, operator: &str) -> String {
+        let body = json!({ "agent": "echo", "directive": "hello" });
+        let response = self.post("/v1/tasks", operator, &body).await;
+        assert_eq!(response.status(), 201);
+        let place = response.headers()["location"].to_str().unwrap().to_owned();
+        let task: Value = response.json().await.unwrap();
+        let id = task["task_id"].as_str().unwrap().to_owned();
+        assert_eq!(place, format!("/v1/tasks/{id}"));
+        id
+    }
+}
+
+/// The problem document that a refusal must be.
+pub(crate) async fn problem(response: Response, status: u16, code: &str) -> Value {
+    assert_eq!(response.status(), status);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let body: Value = response.json().await.unwrap();
+    assert_eq!((&body["code"], &body["status"]), (&json!(code), &json!(status)), "{body}");
+    assert_eq!(body["request_id"], json!(id));
+    body
+}

@@ -1,0 +1,119 @@
+//! Who is refused at the door, and what a refusal looks like.
+
+use adjutant::server::ServerCfg;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::desk::{Desk, calm, problem};
+
+/// Every route that needs a bearer.
+fn guarded() -> Vec<(Method, &'static str)> {
+    let (get, post) = (Method::GET, Method::POST);
+    vec![
+        (get.clone(), "/metrics"),
+        (post.clone(), "/v1/sessions"),
+        (get.clone(), "/v1/session"),
+        (Method::DELETE, "/v1/session"),
+        (post.clone(), "/v1/session/heartbeat"),
+        (post.clone(), "/v1/tasks"),
+        (get.clone(), "/v1/tasks/T-1"),
+        (post.clone(), "/v1/tasks/T-1/cancel"),
+        (get.clone(), "/v1/worker/prompt"),
+        (post.clone(), "/v1/worker/result"),
+        (post.clone(), "/v1/worker/submit"),
+        (get.clone(), "/v1/questions"),
+        (post, "/v1/questions/K-1/answer"),
+        (get, "/v1/events"),
+    ]
+}
+
+#[tokio::test]
+async fn every_route_but_health_needs_a_bearer_that_is_one() {
+    let desk = Desk::new().await;
+    for (method, path) in guarded() {
+        let bare = desk.client.request(method.clone(), format!("{}{path}", desk.base));
+        let response = bare.send().await.unwrap();
+        assert_eq!(response.headers()["www-authenticate"], "Bearer", "{path}");
+        problem(response, 401, "unauthenticated").await;
+        let wrong = desk.ask(method, path, "nobody").send().await.unwrap();
+        problem(wrong, 401, "unauthenticated").await;
+    }
+    for path in ["/livez", "/readyz"] {
+        let bare = desk.client.get(format!("{}{path}", desk.base));
+        assert_eq!(bare.send().await.unwrap().status(), 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_admin_attaches_sessions_and_none_of_workers() {
+    let desk = Desk::new().await;
+    let operator = desk.session("operator").await;
+    let body = json!({ "operator_id": "ann", "role": "senior" });
+    problem(desk.post("/v1/sessions", &operator, &body).await, 403, "admin_only").await;
+    let body = json!({ "operator_id": "ann", "role": "worker" });
+    problem(desk.post("/v1/sessions", &desk.admin, &body).await, 422, "unprocessable").await;
+}
+
+#[tokio::test]
+async fn the_admins_token_is_no_session() {
+    let desk = Desk::new().await;
+    let refused = desk.get("/v1/events", &desk.admin).await;
+    problem(refused, 401, "unauthenticated").await;
+}
+
+#[tokio::test]
+async fn a_rebound_name_and_a_foreign_page_are_refused_on_every_route() {
+    let desk = Desk::new().await;
+    for (method, path) in guarded() {
+        let rebound = desk.ask(method.clone(), path, &desk.admin).header("host", "evil.example");
+        problem(rebound.send().await.unwrap(), 403, "host_refused").await;
+        for origin in ["http://evil.example", "null", "http://localhost:1"] {
+            let page = desk.ask(method.clone(), path, &desk.admin).header("origin", origin);
+            problem(page.send().await.unwrap(), 403, "origin_refused").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_servers_own_page_is_let_in() {
+    let desk = Desk::new().await;
+    let page = desk.ask(Method::GET, "/metrics", &desk.admin).header("origin", &desk.base);
+    assert_eq!(page.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_callers_mistakes_are_told_as_problems() {
+    let desk = Desk::new().await;
+    let operator = desk.session("operator").await;
+    problem(desk.get("/nowhere", &operator).await, 404, "route_not_found").await;
+    problem(desk.get("/v1/tasks/nonsense", &operator).await, 400, "invalid_argument").await;
+    let wrong = desk.ask(Method::PUT, "/v1/tasks", &operator).send().await.unwrap();
+    assert_eq!(wrong.headers()["allow"], "POST");
+    problem(wrong, 405, "method_not_allowed").await;
+    let typing = desk.ask(Method::POST, "/v1/tasks", &operator).json(&json!({ "agnet": "a" }));
+    let told = problem(typing.send().await.unwrap(), 422, "unprocessable").await;
+    assert!(told["detail"].as_str().unwrap().contains("agnet"), "{told}");
+    let torn = desk.ask(Method::POST, "/v1/tasks", &operator).body("{");
+    let torn = torn.header("content-type", "application/json").send().await.unwrap();
+    problem(torn, 400, "bad_request").await;
+    let plain = desk.ask(Method::POST, "/v1/tasks", &operator).body("{}").send().await.unwrap();
+    problem(plain, 415, "unsupported_media_type").await;
+}
+
+#[tokio::test]
+async fn a_body_over_the_cap_is_refused() {
+    let desk = Desk::with(calm(), ServerCfg { body_bytes: 512, ..ServerCfg::default() }).await;
+    let operator = desk.session("operator").await;
+    let body = json!({ "agent": "echo", "directive": "x".repeat(600) });
+    problem(desk.post("/v1/tasks", &operator, &body).await, 413, "body_too_large").await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_is_told_which_verb_it_lacks() {
+    let desk = Desk::new().await;
+    let observer = desk.session("observer").await;
+    let body = json!({ "agent": "echo", "directive": "hello" });
+    let told = desk.post("/v1/tasks", &observer, &body).await;
+    let told = problem(told, 403, "role_violation").await;
+    assert_eq!((&told["role"], &told["verb"]), (&json!("observer"), &json!("start_task")));
+}

@@ -1,0 +1,10 @@
+//! The server over real sockets, with a real HTTP client and a real child process.
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
+#![cfg(feature = "cli")]
+
+mod child;
+mod desk;
+mod doors;
+mod streams;
+mod workers;
+mod works;
