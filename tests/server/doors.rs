@@ -1,10 +1,13 @@
 //! Who is refused at the door, and what a refusal looks like.
 
+use std::time::Duration;
+
 use adjutant::server::ServerCfg;
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::desk::{Desk, calm, problem};
+use crate::desk::{Desk, LONG, calm, problem};
 
 /// Every route that needs a bearer.
 fn guarded() -> Vec<(Method, &'static str)> {
@@ -106,6 +109,25 @@ async fn a_body_over_the_cap_is_refused() {
     let operator = desk.session("operator").await;
     let body = json!({ "agent": "echo", "directive": "x".repeat(600) });
     problem(desk.post("/v1/tasks", &operator, &body).await, 413, "body_too_large").await;
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_is_not_waited_for() {
+    let cfg = ServerCfg { request_time: Duration::from_millis(100), ..ServerCfg::default() };
+    let desk = Desk::with(calm(), cfg).await;
+    let address = desk.base.strip_prefix("http://").unwrap();
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /v1/sessions HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{{",
+        desk.admin
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::time::timeout(LONG, socket.read_to_string(&mut answer)).await;
+    read.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("\"code\":\"request_timeout\""), "{answer}");
 }
 
 #[tokio::test]

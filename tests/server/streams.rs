@@ -170,13 +170,19 @@ async fn a_stop_ends_streams_and_parked_polls_after_the_last_event() {
     let desk = Desk::new().await;
     let (operator, observer) = (desk.session("operator").await, desk.session("observer").await);
     let mut reader = Reader::open(&desk, "/v1/events?after=0", &observer, None).await;
-    desk.task(&operator).await;
+    let path = format!("/v1/tasks/{}?hold=25", desk.task(&operator).await);
+    let turns = desk.engine.counts().turns;
+    let poll = tokio::spawn(desk.ask(Method::GET, &path, &operator).send());
+    while desk.engine.counts().turns == turns {
+        tokio::task::yield_now().await;
+    }
     desk.stop.cancel();
     let mut last = 0;
     while let Some((id, ..)) = reader.event().await {
         last = id.parse().unwrap();
     }
     assert!(last >= 3, "{last}");
+    problem(poll.await.unwrap().unwrap(), 503, "stopped").await;
     let report = desk.serving.await.unwrap().unwrap();
     assert_eq!(report.waiting.len(), 1);
 }
