@@ -197,6 +197,8 @@ fn router(app: Shared) -> Router {
         .route("/v1/session/heartbeat", post(sessions::heartbeat))
         .route("/v1/tasks", post(tasks::start))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v1/tasks/{id}/trace", get(tasks::trace))
+        .route("/v1/tasks/{id}/attempts/{attempt}/output", get(tasks::output))
         .route("/v1/worker/prompt", get(worker::prompt))
         .route("/v1/worker/result", post(worker::result))
         .route("/v1/worker/submit", post(worker::submit))

@@ -1,4 +1,4 @@
-//! Tasks: start, read, wait, cancel.
+//! Tasks: start, read, wait, cancel; what was recorded of them.
 
 use std::time::Duration;
 
@@ -11,12 +11,15 @@ use axum::http::header::{HeaderMap, LOCATION};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::engine::TaskOptions;
 use crate::server::caller::{Body, Params, Token};
 use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
+
+/// Events in one page of a trace, at most.
+const PAGE_MAX: usize = 1000;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -71,6 +74,38 @@ pub(crate) async fn read(
         }
     }
     Ok(Json(engine.read_task_state(&token, &task).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Past {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+}
+
+/// The recorded events of a task after a number, oldest first, with their bodies. A page that is
+/// shorter than its limit is the last one.
+pub(crate) async fn trace(
+    State(app): State<Shared>,
+    Token(token): Token,
+    Path(id): Path<String>,
+    Params(past): Params<Past>,
+) -> Result<Json<Value>, Problem> {
+    let (task, limit) = (parse::<TaskId>(&id)?, past.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX));
+    let events = app.engine.read_trace(&token, Some(&task), past.after, limit).await?;
+    Ok(Json(json!({ "events": events, "limit": limit })))
+}
+
+/// What an attempt sent, in its order.
+pub(crate) async fn output(
+    State(app): State<Shared>,
+    Token(token): Token,
+    Path((id, attempt)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let (task, attempt) = (parse::<TaskId>(&id)?, parse::<u32>(&attempt)?);
+    let output = app.engine.read_output(&token, &task, attempt).await?;
+    Ok(Json(json!({ "output": output })))
 }
 
 /// Cancels a task and the sub-tasks below it.

@@ -21,6 +21,8 @@ fn guarded() -> Vec<(Method, &'static str)> {
         (post.clone(), "/v1/tasks"),
         (get.clone(), "/v1/tasks/T-1"),
         (post.clone(), "/v1/tasks/T-1/cancel"),
+        (get.clone(), "/v1/tasks/T-1/trace"),
+        (get.clone(), "/v1/tasks/T-1/attempts/1/output"),
         (get.clone(), "/v1/worker/prompt"),
         (post.clone(), "/v1/worker/result"),
         (post.clone(), "/v1/worker/submit"),

@@ -144,6 +144,31 @@ async fn a_fenced_body_that_is_submitted_by_handle_is_folded() {
 }
 
 #[tokio::test]
+async fn what_a_worker_sent_is_read_by_observers_alone() {
+    let desk = Desk::new().await;
+    let mut attempt = attempt(&desk).await;
+    let task = attempt.given.task;
+    let sent = desk.ask(Method::POST, "/v1/worker/submit", &attempt.given.token).body("done");
+    assert_eq!(sent.send().await.unwrap().status(), 204);
+    attempt.end().await;
+    let (operator, observer) = (desk.session("operator").await, desk.session("observer").await);
+    let path = format!("/v1/tasks/{task}/attempts/1/output");
+    let output: Value = desk.get(&path, &observer).await.json().await.unwrap();
+    assert_eq!(output["output"][0]["content"]["value"], "done");
+    problem(desk.get(&path, &operator).await, 403, "role_violation").await;
+    let path = format!("/v1/tasks/{task}/trace");
+    let trace: Value = desk.get(&path, &observer).await.json().await.unwrap();
+    let events = trace["events"].as_array().unwrap();
+    let kinds: Vec<_> = events.iter().map(|record| &record["event"]["kind"]).collect();
+    assert_eq!(kinds.first().unwrap(), &"task_created");
+    assert_eq!(kinds.last().unwrap(), &"task_pass");
+    problem(desk.get(&path, &operator).await, 403, "role_violation").await;
+    let path = format!("/v1/tasks/{task}/trace?after={}&limit=1", events[0]["seq"]);
+    let page: Value = desk.get(&path, &observer).await.json().await.unwrap();
+    assert_eq!(page["events"], json!([events[1]]));
+}
+
+#[tokio::test]
 async fn an_operators_token_is_no_workers() {
     let desk = Desk::new().await;
     let operator = desk.session("operator").await;
