@@ -103,13 +103,16 @@ impl Incarnation {
     fn drain(&mut self) {
         let core = self.core.clone();
         let commits = core.commits();
+        // First, since it takes the word of news down: news that come after it wake the actor again,
+        // and news that came before it are heard below.
+        core.queue.take(BATCH_TURNS, &mut self.held, &core);
         if let Some(commits) = commits
             && let Err(error) = self.hear(commits)
         {
-            // The flag stays up: nobody wakes this incarnation again, and the tree ends.
+            // The flag stays up: nobody wakes this incarnation again, and the tree ends. What it
+            // took goes back when it is dropped, before the burial.
             return core.journal_failed(&error);
         }
-        core.queue.take(BATCH_TURNS, &mut self.held, &core);
         let mut batch = None;
         {
             let mut state = core.lock_state();

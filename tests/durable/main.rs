@@ -9,4 +9,5 @@ mod failing;
 mod history;
 mod recovery;
 mod release;
+mod wake;
 mod world;

@@ -81,18 +81,18 @@ impl ChildGroup {
         Ok((whole, ChildPipes { stdin, stdout, stderr }))
     }
 
-    /// Holds the child up, and says what identifies its group; `None`, with nothing held up, where
-    /// the system does not tell.
+    /// Holds the child itself up, and says what identifies its group; `None`, with nothing held up,
+    /// where the system does not tell. Until [`exited`](Self::exited) reaps it the number is its own.
     pub(super) fn hold(&self) -> Option<ProcessGroup> {
         let group = self.group?;
         let found = identify(self.id()?)?;
-        group.hold();
+        group.hold_leader();
         Some(found)
     }
 
     /// Lets a child go on that was held up.
     pub(super) fn go_on(&self) {
-        if let Some(group) = self.group {
+        if let (Some(group), Some(_)) = (self.group, self.id()) {
             group.go_on();
         }
     }
@@ -192,4 +192,28 @@ fn hand_over(command: &mut Command, credentials: &Credentials) -> Result<(), Chi
     mapped.map_err(|e| ChildError::Credentials(io::Error::other(e)))?;
     command.env("ADJUTANT_CREDENTIALS_FD", CREDENTIALS_FD.to_string());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spawner::process::ChildCommand;
+
+    /// The signals meet the leader while it forks, which they do rarely with a single command.
+    #[tokio::test]
+    async fn nothing_of_a_child_that_was_held_up_stays_behind() {
+        let forks = "for i in 1 2 3 4 5 6 7 8 9 10; do (:); done; (:) | (:) | cat";
+        for round in 0..400 {
+            let spec = ChildSpec::new(ChildCommand::shell(forks));
+            let (mut child, pipes) = ChildGroup::spawn(&spec).unwrap();
+            drop(pipes.stdin);
+            // Another moment of the child's first milliseconds each time.
+            std::thread::sleep(Duration::from_micros(round * 37 % 3_000));
+            if child.hold().is_some() {
+                child.go_on();
+            }
+            let ended = timeout(Duration::from_secs(30), child.exited()).await;
+            assert!(ended.is_ok(), "the child of round {round} never ends");
+        }
+    }
 }

@@ -5,7 +5,9 @@
 //! empty the number may be given to strangers, so whoever sees it empty must forget it.
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, getpgrp, kill_process_group, test_kill_process_group};
+use rustix::process::{
+    Pid, Signal, getpgrp, kill_process, kill_process_group, test_kill_process_group,
+};
 
 #[cfg(target_os = "linux")]
 use super::table;
@@ -37,13 +39,16 @@ impl Group {
         left
     }
 
-    /// Holds every member up until [`Self::go_on`].
-    pub(super) fn hold(self) {
-        let _ = kill_process_group(self.0, Signal::STOP);
+    /// Holds the leader up until [`Self::go_on`]. Only the leader: a member that is being forked
+    /// while the two signals go to the whole group may keep the first and miss the second. The
+    /// number must still be the leader's, which it is until the leader was reaped.
+    pub(super) fn hold_leader(self) {
+        let _ = kill_process(self.0, Signal::STOP);
     }
 
+    /// Lets a held leader go on.
     pub(super) fn go_on(self) {
-        let _ = kill_process_group(self.0, Signal::CONT);
+        let _ = kill_process(self.0, Signal::CONT);
     }
 
     pub(super) fn kill(self) -> Left {
