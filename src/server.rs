@@ -24,15 +24,18 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::engine::Engine;
+use browser::Browsers;
 use guard::Guard;
 use problem::Problem;
 use tally::Tally;
 
 mod admin;
+mod browser;
 mod caller;
 mod events;
 mod guard;
 mod health;
+mod page;
 mod problem;
 mod questions;
 mod sessions;
@@ -82,6 +85,8 @@ impl Default for ServerCfg {
 struct App {
     engine: Engine,
     admin: AdminToken,
+    /// Who came by a link to the page.
+    browsers: Browsers,
     guard: Guard,
     cfg: ServerCfg,
     tally: Arc<Tally>,
@@ -127,6 +132,7 @@ impl Server {
             streams: Arc::new(Semaphore::new(cfg.streams)),
             engine,
             admin,
+            browsers: Browsers::default(),
             cfg,
             tally: Arc::default(),
             draining: AtomicBool::new(false),
@@ -141,6 +147,20 @@ impl Server {
     /// Those of the operating system.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// A link to the live page that works once and within ten minutes. Whoever opens it first has
+    /// the rights of the admin, so it is for a person's eyes and for no log.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn page_link(&self) -> std::io::Result<String> {
+        let (address, path) = (self.local_addr()?, self.app.browsers.link()?);
+        Ok(match self.app.cfg.hosts.first() {
+            // Behind a proxy, which speaks TLS and has a name.
+            Some(host) if !address.ip().is_loopback() => format!("https://{host}{path}"),
+            _ => format!("http://{address}{path}"),
+        })
     }
 
     /// Answers until `stop` is cancelled, then brings the engine down and ends.
@@ -192,6 +212,11 @@ fn router(app: Shared) -> Router {
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/", get(page::home))
+        .route("/page/{name}", get(page::file))
+        .route("/enter", get(browser::enter))
+        .route("/leave", post(browser::leave))
+        .route("/v1/links", post(browser::link))
         .route("/v1/sessions", post(sessions::attach))
         .route("/v1/session", delete(sessions::detach).get(sessions::read))
         .route("/v1/session/heartbeat", post(sessions::heartbeat))
