@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
@@ -16,12 +16,13 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::engine::Engine;
 use guard::Guard;
@@ -33,6 +34,7 @@ mod caller;
 mod events;
 mod guard;
 mod health;
+mod openapi;
 mod problem;
 mod questions;
 mod sessions;
@@ -41,6 +43,7 @@ mod tasks;
 mod worker;
 
 pub use admin::AdminToken;
+pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -89,6 +92,8 @@ struct App {
     /// Ends the event streams.
     closing: CancellationToken,
     streams: Arc<Semaphore>,
+    /// The OpenAPI document, once it was asked for.
+    document: OnceLock<String>,
 }
 
 type Shared = Arc<App>;
@@ -131,6 +136,7 @@ impl Server {
             tally: Arc::default(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
+            document: OnceLock::new(),
         };
         Ok(Self { listener, app: Arc::new(app) })
     }
@@ -187,28 +193,36 @@ fn closed() -> std::io::Error {
     std::io::Error::other("the listener ended")
 }
 
+/// What answers within the time limit of requests.
+fn quick() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(sessions::attach))
+        .routes(routes!(sessions::detach, sessions::read))
+        .routes(routes!(sessions::heartbeat))
+        .routes(routes!(tasks::start))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::trace))
+        .routes(routes!(tasks::output))
+        .routes(routes!(worker::prompt))
+        .routes(routes!(worker::result))
+        .routes(routes!(worker::submit))
+        .routes(routes!(questions::list))
+        .routes(routes!(questions::answer))
+}
+
+/// What may stay open for longer.
+fn held() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(tasks::read)).routes(routes!(events::stream))
+}
+
 fn router(app: Shared) -> Router {
-    let quick = Router::new()
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/v1/sessions", post(sessions::attach))
-        .route("/v1/session", delete(sessions::detach).get(sessions::read))
-        .route("/v1/session/heartbeat", post(sessions::heartbeat))
-        .route("/v1/tasks", post(tasks::start))
-        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/v1/tasks/{id}/trace", get(tasks::trace))
-        .route("/v1/tasks/{id}/attempts/{attempt}/output", get(tasks::output))
-        .route("/v1/worker/prompt", get(worker::prompt))
-        .route("/v1/worker/result", post(worker::result))
-        .route("/v1/worker/submit", post(worker::submit))
-        .route("/v1/questions", get(questions::list))
-        .route("/v1/questions/{key}/answer", post(questions::answer))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time));
-    let held = Router::new()
-        .route("/v1/tasks/{id}", get(tasks::read))
-        .route("/v1/events", get(events::stream));
+    let (quick, held) = (Router::from(quick()), Router::from(held()));
     quick
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
         .merge(held)
         .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(DefaultBodyLimit::disable())
