@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
@@ -16,12 +16,14 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::engine::Engine;
 use browser::Browsers;
@@ -35,6 +37,7 @@ mod caller;
 mod events;
 mod guard;
 mod health;
+mod openapi;
 mod page;
 mod problem;
 mod questions;
@@ -44,6 +47,7 @@ mod tasks;
 mod worker;
 
 pub use admin::AdminToken;
+pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -94,6 +98,8 @@ struct App {
     /// Ends the event streams.
     closing: CancellationToken,
     streams: Arc<Semaphore>,
+    /// The OpenAPI document, once it was asked for.
+    document: OnceLock<String>,
 }
 
 type Shared = Arc<App>;
@@ -137,6 +143,7 @@ impl Server {
             tally: Arc::default(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
+            document: OnceLock::new(),
         };
         Ok(Self { listener, app: Arc::new(app) })
     }
@@ -207,33 +214,47 @@ fn closed() -> std::io::Error {
     std::io::Error::other("the listener ended")
 }
 
-fn router(app: Shared) -> Router {
-    let quick = Router::new()
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+/// What answers within the time limit of requests.
+fn quick() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(browser::link))
+        .routes(routes!(sessions::attach))
+        .routes(routes!(sessions::detach, sessions::read))
+        .routes(routes!(sessions::heartbeat))
+        .routes(routes!(tasks::start))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::trace))
+        .routes(routes!(tasks::output))
+        .routes(routes!(worker::prompt))
+        .routes(routes!(worker::result))
+        .routes(routes!(worker::submit))
+        .routes(routes!(questions::list))
+        .routes(routes!(questions::answer))
+}
+
+/// What only a browser asks for: no part of the API, and not in its document.
+fn browser() -> Router<Shared> {
+    Router::new()
         .route("/", get(page::home))
         .route("/page/{name}", get(page::file))
         .route("/enter", get(browser::enter))
         .route("/leave", post(browser::leave))
-        .route("/v1/links", post(browser::link))
-        .route("/v1/sessions", post(sessions::attach))
-        .route("/v1/session", delete(sessions::detach).get(sessions::read))
-        .route("/v1/session/heartbeat", post(sessions::heartbeat))
-        .route("/v1/tasks", post(tasks::start))
-        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/v1/tasks/{id}/trace", get(tasks::trace))
-        .route("/v1/tasks/{id}/attempts/{attempt}/output", get(tasks::output))
-        .route("/v1/worker/prompt", get(worker::prompt))
-        .route("/v1/worker/result", post(worker::result))
-        .route("/v1/worker/submit", post(worker::submit))
-        .route("/v1/questions", get(questions::list))
-        .route("/v1/questions/{key}/answer", post(questions::answer))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time));
-    let held = Router::new()
-        .route("/v1/tasks/{id}", get(tasks::read))
-        .route("/v1/events", get(events::stream));
+}
+
+/// What may stay open for longer.
+fn held() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(tasks::read)).routes(routes!(events::stream))
+}
+
+fn router(app: Shared) -> Router {
+    let quick = Router::from(quick()).merge(browser());
+    let held = Router::from(held());
     quick
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
         .merge(held)
         .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(DefaultBodyLimit::disable())

@@ -15,9 +15,9 @@ use axum::http::header::{
 };
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::server::caller::{Admin, Params};
 use crate::server::guard::is_loopback;
@@ -196,22 +196,33 @@ pub(crate) async fn leave(
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, gone)]).into_response())
 }
 
-/// Makes a link to the page, for the admin's bearer only.
+/// A link to the page.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Link {
+    /// The whole link, for the host that the request named.
+    url: String,
+    /// The link without that host.
+    path: String,
+    /// How long it works.
+    expires_in_secs: u64,
+}
+
+/// Makes a link to the live page. It works once, and whoever opens it has the admin's rights there;
+/// takes the admin's bearer only.
+#[utoipa::path(post, path = "/v1/links", tag = "page", responses((status = 201, body = Link)))]
 pub(crate) async fn link(
     State(app): State<Shared>,
     _: Admin,
     headers: HeaderMap,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<Link>), Problem> {
     let path = app.browsers.link().map_err(|error| {
         Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     })?;
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let scheme = if is_loopback(host) { "http" } else { "https" };
     let url = format!("{scheme}://{host}{path}");
-    Ok((
-        StatusCode::CREATED,
-        Json(json!({ "url": url, "path": path, "expires_in_secs": LINK_LIFE.as_secs() })),
-    ))
+    let expires_in_secs = LINK_LIFE.as_secs();
+    Ok((StatusCode::CREATED, Json(Link { url, path, expires_in_secs })))
 }
 
 #[cfg(test)]
