@@ -16,7 +16,6 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -236,22 +235,13 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(questions::answer))
 }
 
-/// What only a browser asks for: no part of the API, and not in its document.
-fn browser() -> Router<Shared> {
-    Router::new()
-        .route("/", get(page::home))
-        .route("/page/{name}", get(page::file))
-        .route("/enter", get(browser::enter))
-        .route("/leave", post(browser::leave))
-}
-
 /// What may stay open for longer.
 fn held() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(tasks::read)).routes(routes!(events::stream))
 }
 
 fn router(app: Shared) -> Router {
-    let quick = Router::from(quick()).merge(browser());
+    let quick = Router::from(quick()).merge(page::routes());
     let held = Router::from(held());
     quick
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))

@@ -4,6 +4,7 @@
 //! path of a request ever becomes a path of a disk. They hold no data and no secret; what the page
 //! shows it reads from the routes, as whoever the cookie stands for.
 
+use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::{
@@ -11,9 +12,10 @@ use axum::http::header::{
     IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 
 use crate::server::problem::Problem;
-use crate::server::{Shared, health};
+use crate::server::{Shared, browser, health};
 
 /// Nothing from elsewhere, nothing inline, no markup made by scripts, in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
@@ -44,8 +46,17 @@ const FILES: [(&str, &str, &str); 11] = files! {
     "side.js": SCRIPT,
 };
 
+/// What only a browser asks for: no part of the API, and not in its document.
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/", get(home))
+        .route("/page/{name}", get(file))
+        .route("/enter", get(browser::enter))
+        .route("/leave", post(browser::leave))
+}
+
 /// The page, for a browser that came by a link; for others, how to get one.
-pub(crate) async fn home(State(app): State<Shared>, headers: HeaderMap) -> Response {
+async fn home(State(app): State<Shared>, headers: HeaderMap) -> Response {
     if app.browsers.know(&headers) {
         return respond(StatusCode::OK, HTML, include_str!("page/index.html"), "no-store");
     }
@@ -59,7 +70,7 @@ pub(crate) fn door() -> Response {
 }
 
 /// A file of the page. A browser asks each time whether the one that it has is the newest.
-pub(crate) async fn file(
+async fn file(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

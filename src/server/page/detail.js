@@ -2,7 +2,7 @@
 // A task's events are read once and then followed, each counted by its number.
 
 import * as api from "./api.js";
-import { age, at, body, brief, clock, confirm, glyph, h, ms, say, show, span, tell, text, word, family } from "./dom.js";
+import { age, at, body, brief, clock, confirm, glyph, h, ms, now, say, show, span, tell, text, word, family } from "./dom.js";
 import { isOpenRun, isSettled, listeners, questions, readRuns, runs, tasks, touch } from "./model.js";
 import { runName } from "./tree.js";
 import * as waiting from "./waiting.js";
@@ -116,11 +116,25 @@ function refreshRun(run) {
   const passed = own.filter((task) => task.status === "pass").length;
   facts([
     ["Run", run.id], ["Started", `${clock(run.started)} · ${age(run.started)} ago`],
-    ["Took", span((run.ended ?? Date.now()) - run.started)], ["Tasks", `${own.length}, ${passed} passed`],
+    ["Took", span((run.ended ?? now()) - run.started)], ["Tasks", `${own.length}, ${passed} passed`],
     ["Blueprint", run.hash ? run.hash.slice(0, 16) : "inline"],
   ]);
   renew("actions", run.status, () => (isOpenRun(run) ? [act("Cancel run", () => cancelRun(run))] : []));
-  renew("result", text(run.report), () => (run.report ? [fold("Report", true, body(run.report))] : []));
+  if (shown.mark !== run.status) {
+    shown.mark = run.status;
+    readRun(shown);
+  }
+}
+
+/** A list holds no report, so it is read when the run has come to another status. */
+async function readRun(view) {
+  try {
+    const { report } = await api.run(view.id);
+    if (view !== shown) return;
+    renew("result", text(report), () => (report ? [fold("Report", true, body(report))] : []));
+  } catch (problem) {
+    if (view === shown) renew("result", problem.message, () => [h("p", { class: "error", text: problem.message })]);
+  }
 }
 
 function refreshTask(task) {

@@ -69,7 +69,7 @@ function putRun(raw) {
   const run = runs.get(raw.run_id) ?? { id: raw.run_id };
   Object.assign(run, {
     blueprint: raw.blueprint ?? raw.blueprint_id ?? null, hash: raw.blueprint_hash ?? "", status: raw.status,
-    started: ms(raw.started_at), ended: ms(raw.ended_at), report: raw.report ?? null,
+    started: ms(raw.started_at), ended: ms(raw.ended_at),
   });
   runs.set(run.id, run);
   for (const id of raw.tasks ?? []) {
