@@ -70,10 +70,7 @@ pub(crate) fn door() -> Response {
 }
 
 /// A file of the page. A browser asks each time whether the one that it has is the newest.
-async fn file(
-    Path(name): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let Some((_, kind, text)) = FILES.iter().find(|(known, ..)| *known == name) else {
         return Err(Problem::of_status(StatusCode::NOT_FOUND, "the page has no such file"));
     };

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -15,6 +16,9 @@ use crate::served::{LONG, Served};
 
 /// One browser at a time: they are heavy, and a page that is starved shows nothing in time.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// How often the page is looked at.
+const LOOK: Duration = Duration::from_millis(30);
 
 /// How a browser is set up.
 #[derive(Clone, Copy, Default)]
@@ -92,8 +96,8 @@ impl Browser {
         let mut wanted = Map::new();
         wanted.insert("goog:chromeOptions".to_owned(), options);
         let mut builder = ClientBuilder::new(HttpConnector::new());
-        let client = builder.capabilities(wanted).connect(&format!("http://127.0.0.1:{port}"));
-        let client = client.await.unwrap();
+        let driven = format!("http://127.0.0.1:{port}");
+        let client = builder.capabilities(wanted).connect(&driven).await.unwrap();
         Self { client, driver: Mutex::new(driver), _profile: profile, _turn: turn }
     }
 
@@ -119,6 +123,7 @@ impl Browser {
                 let text = self.eval("return document.body.innerText").await;
                 panic!("never: {script}\n{}", text.as_str().unwrap_or_default());
             }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

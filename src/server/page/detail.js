@@ -80,7 +80,9 @@ function frame(article) {
 function renew(part, mark, make) {
   if (shown.said[part] === mark) return;
   shown.said[part] = mark;
+  const held = shown.parts[part].contains(document.activeElement);
   shown.parts[part].replaceChildren(...make());
+  if (held) at("detail").focus({ preventScroll: true });
 }
 
 function badge(status) {

@@ -13,12 +13,14 @@ const TASKS = 20_000;
 /** How long the chart looks back, and one bar of it. */
 const WINDOW = 300_000;
 export const BAR = 5_000;
+/** An event that is older when it comes was not seen as it happened. */
+const LATE = 8_000;
 
 export const tasks = new Map();
 export const runs = new Map();
 export const questions = new Map();
 export const state = {
-  link: "connecting", since: Date.now(), missed: 0, olderRuns: null, ready: false,
+  link: "connecting", since: Date.now(), missed: 0, olderRuns: null, ready: false, late: null, lateSince: null,
   sessions: [], operators: null, supervision: null, metrics: {}, paused: false,
 };
 /** Events of a task as they come, by whoever shows it. */
@@ -172,10 +174,14 @@ export async function readOlderRuns() {
   touch();
 }
 
-/** Reads everything again. */
-export async function readAll() {
+/** Reads everything again; after a reset nothing of before is there any more. */
+export async function readAll(reset = false) {
   try {
     const [{ items }, got] = await Promise.all([api.list("/v1/tasks", "tasks", {}, TASKS), api.list("/v1/runs", "runs", {}, RUNS)]);
+    if (reset) {
+      tasks.clear();
+      runs.clear();
+    }
     const there = new Set(items.map((raw) => putTask(raw).id));
     // What started while the list was read is known by its event alone.
     const before = now() - 10_000;
@@ -187,7 +193,7 @@ export async function readAll() {
     state.ready = true;
   } catch (problem) {
     failed(problem);
-    if (problem.status !== 401) setTimeout(readAll, 2000);
+    if (problem.status !== 401) setTimeout(() => readAll(reset), 2000);
   }
   readQuestions();
   readSessions();
@@ -210,6 +216,10 @@ export function take(record) {
   const { event } = record;
   const when = ms(record.at);
   const id = event.task_id;
+  // Old events that still come are a backlog; what is shown is as old as they are.
+  const late = now() - when > LATE;
+  state.late = late ? when : null;
+  state.lateSince = late ? state.lateSince ?? Date.now() : null;
   if (event.kind.startsWith("session_")) readSessions();
   if (event.kind === "dispatch_paused" || event.kind === "dispatch_resumed") state.paused = event.kind === "dispatch_paused";
   if (id) {

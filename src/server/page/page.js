@@ -17,7 +17,7 @@ const { state } = model;
 /** Opens a run or a task by its id, or closes what is open. */
 function go(id) {
   const back = detail.current();
-  if (id) location.hash = encodeURIComponent(id);
+  if (id) location.hash = id;
   else history.pushState(null, "", location.pathname);
   shownByAddress();
   if (id) at("detail").focus({ preventScroll: true });
@@ -25,7 +25,8 @@ function go(id) {
 }
 
 function shownByAddress() {
-  const id = decodeURIComponent(location.hash.slice(1)) || null;
+  // Ids are plain; whatever else an address says finds nothing.
+  const id = location.hash.slice(1).replace(/[^\w-]/g, "") || null;
   if (id !== detail.current()) detail.open(id);
   model.touch();
 }
@@ -95,10 +96,10 @@ follow({
     if (fresh) model.readAll();
   },
   event: model.take,
-  gap({ from, to }) {
+  gap({ from, to, reason }) {
     state.missed = to && from ? to - from + 1 : 0;
     linked("behind");
-    model.readAll().then(() => linked("live"));
+    model.readAll(reason === "reset").then(() => linked("live"));
   },
   lost(status) {
     linked(status === 401 || status === 403 ? "out" : "lost");

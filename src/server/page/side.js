@@ -123,6 +123,7 @@ function banners() {
   if (state.link === "out") lines.push(["bad", "You are logged out.", "Run `adjutant link` on the server's machine and open what it prints."]);
   else if (state.link === "lost" && Date.now() - state.since > 1500) lines.push(["bad", "The stream is behind.", "The connection is lost; what you see may be old. It is tried again."]);
   else if (state.link === "behind") lines.push(["warn", "The stream is behind.", `${state.missed || "Some"} events are gone from the server's memory; the lists are read again.`]);
+  else if (state.lateSince && Date.now() - state.lateSince > 1500) lines.push(["warn", "The stream is behind.", `It shows what happened ${shortAge(state.late)} ago and catches up.`]);
   if (state.problem && state.link !== "out") lines.push(["warn", "A list could not be read.", state.problem]);
   if (state.paused) lines.push(["warn", "Dispatch is paused.", "New attempts wait until it is resumed."]);
   const busy = [...tasks.values()].some((task) => task.status === "running" || task.status === "pending");

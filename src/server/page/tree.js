@@ -72,26 +72,26 @@ function flatten() {
   }
   const plain = chip === "all" && filter === "";
   const out = [];
-  const add = (task, level) => {
+  const add = (task, level, nth = 1, of = 1) => {
     const children = below.get(task.id) ?? [];
-    const row = { id: task.id, task, level, children: children.length };
+    const row = { id: task.id, task, level, children: children.length, nth, of };
     const place = out.push(row);
-    if (isOpen(row)) for (const child of children) add(child, level + 1);
+    if (isOpen(row)) children.forEach((child, index) => add(child, level + 1, index + 1, children.length));
     if (!plain && out.length === place && !matches(task, task.agent)) out.pop();
   };
   const tops = [...runs.values()].map((run) => ({ at: run.started, run }));
   for (const task of below.get("") ?? []) tops.push({ at: task.started, task });
   tops.sort((one, two) => (two.at ?? 0) - (one.at ?? 0));
-  for (const { run, task } of tops) {
+  for (const [index, { run, task }] of tops.entries()) {
     if (task) {
-      add(task, 1);
+      add(task, 1, index + 1, tops.length);
       continue;
     }
     const children = below.get(run.id) ?? [];
-    const row = { id: run.id, run, level: 1, children: children.length };
+    const row = { id: run.id, run, level: 1, children: children.length, nth: index + 1, of: tops.length };
     const own = plain || matches(run, runName(run));
     const place = out.push(row);
-    if (isOpen(row)) for (const child of children) add(child, 2);
+    if (isOpen(row)) children.forEach((child, nth) => add(child, 2, nth + 1, children.length));
     const hidden = out.length === place && !own && !(!isOpen(row) && children.some((child) => matches(child, child.agent)));
     if (hidden) out.pop();
   }
@@ -155,6 +155,8 @@ function fill(element, row, top) {
   element.row.style.transform = `translateY(${top}px)`;
   element.first.style.paddingInlineStart = `${(row.level - 1) * 18}px`;
   element.row.setAttribute("aria-level", row.level);
+  element.row.setAttribute("aria-posinset", row.nth);
+  element.row.setAttribute("aria-setsize", row.of);
   element.row.setAttribute("aria-selected", String(row.id === selected()));
   element.row.classList.toggle("at", row.id === focused);
   if (row.children) element.row.setAttribute("aria-expanded", String(isOpen(row)));
