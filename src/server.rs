@@ -23,9 +23,12 @@ use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::blueprint::Functions;
 use crate::engine::Engine;
 use guard::Guard;
 use problem::Problem;
+use runs::Runs;
+pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
 use tally::Tally;
 
 mod admin;
@@ -34,8 +37,11 @@ mod events;
 mod guard;
 mod health;
 mod problem;
+mod programs;
 mod questions;
+mod runs;
 mod sessions;
+mod shelf;
 mod tally;
 mod tasks;
 mod worker;
@@ -49,7 +55,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What may be said of a server. Use the struct update syntax.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerCfg {
     /// Names, without a port, under which the server may be asked for, beside those of loopback.
     pub hosts: Vec<String>,
@@ -63,6 +69,27 @@ pub struct ServerCfg {
     pub heartbeat: Duration,
     /// Event streams at a time, at most.
     pub streams: usize,
+    /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
+    /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
+    /// programs any arguments.
+    pub programs: Vec<String>,
+    /// Functions that the agents of such a blueprint may be.
+    pub functions: Functions,
+    /// Runs that are carried on at a time, at most.
+    pub runs: usize,
+    /// Where the server keeps what is not the engine's; otherwise in memory.
+    pub shelf: Arc<dyn Shelf>,
+}
+
+impl std::fmt::Debug for ServerCfg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerCfg")
+            .field("hosts", &self.hosts)
+            .field("origins", &self.origins)
+            .field("programs", &self.programs)
+            .field("runs", &self.runs)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ServerCfg {
@@ -74,6 +101,10 @@ impl Default for ServerCfg {
             request_time: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             streams: 4096,
+            programs: Vec::new(),
+            functions: Functions::new(),
+            runs: 256,
+            shelf: Arc::new(MemoryShelf::default()),
         }
     }
 }
@@ -83,7 +114,8 @@ struct App {
     engine: Engine,
     admin: AdminToken,
     guard: Guard,
-    cfg: ServerCfg,
+    cfg: Arc<ServerCfg>,
+    runs: Runs,
     tally: Arc<Tally>,
     draining: AtomicBool,
     /// Ends the event streams.
@@ -122,7 +154,10 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
+        let cfg = Arc::new(cfg);
+        let runs = Runs::new(engine.clone(), cfg.clone(), cfg.shelf.clone()).await?;
         let app = App {
+            runs,
             guard: Guard::new(&cfg.hosts, &cfg.origins),
             streams: Arc::new(Semaphore::new(cfg.streams)),
             engine,
@@ -160,6 +195,8 @@ impl Server {
         let Self { listener, app } = self;
         let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
         let _end = tokio_util::task::AbortOnDropHandle::new(tally);
+        let resumed = app.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, "open runs go on");
         let closing = app.closing.clone().cancelled_owned();
         let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
         let mut serving = pin!(serving.into_future());
@@ -170,7 +207,13 @@ impl Server {
         app.draining.store(true, Ordering::Release);
         let down = async {
             let linger = tokio::time::sleep(linger);
-            tokio::join!(app.engine.shutdown(grace), linger).0
+            let ended = async {
+                // Runs get half of the grace, and their attempts what is left.
+                let begun = tokio::time::Instant::now();
+                app.runs.leave(grace / 2).await;
+                app.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
+            };
+            tokio::join!(ended, linger).0
         };
         let report = tokio::select! {
             report = down => report,
@@ -202,11 +245,14 @@ fn router(app: Shared) -> Router {
         .route("/v1/worker/prompt", get(worker::prompt))
         .route("/v1/worker/result", post(worker::result))
         .route("/v1/worker/submit", post(worker::submit))
+        .route("/v1/runs", post(runs::routes::start).get(runs::routes::list))
+        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel))
         .route("/v1/questions", get(questions::list))
         .route("/v1/questions/{key}/answer", post(questions::answer))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time));
     let held = Router::new()
         .route("/v1/tasks/{id}", get(tasks::read))
+        .route("/v1/runs/{id}", get(runs::routes::read))
         .route("/v1/events", get(events::stream));
     quick
         .merge(held)
