@@ -16,6 +16,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -24,10 +25,13 @@ use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::blueprint::Functions;
 use crate::engine::Engine;
 use browser::Browsers;
 use guard::Guard;
 use problem::Problem;
+use runs::Runs;
+pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
 use tally::Tally;
 
 mod admin;
@@ -39,8 +43,11 @@ mod health;
 mod openapi;
 mod page;
 mod problem;
+mod programs;
 mod questions;
+mod runs;
 mod sessions;
+mod shelf;
 mod tally;
 mod tasks;
 mod worker;
@@ -55,7 +62,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What may be said of a server. Use the struct update syntax.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerCfg {
     /// Names, without a port, under which the server may be asked for, beside those of loopback.
     pub hosts: Vec<String>,
@@ -69,6 +76,27 @@ pub struct ServerCfg {
     pub heartbeat: Duration,
     /// Event streams at a time, at most.
     pub streams: usize,
+    /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
+    /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
+    /// programs any arguments.
+    pub programs: Vec<String>,
+    /// Functions that the agents of such a blueprint may be.
+    pub functions: Functions,
+    /// Runs that are carried on at a time, at most.
+    pub runs: usize,
+    /// Where the server keeps what is not the engine's; otherwise in memory.
+    pub shelf: Arc<dyn Shelf>,
+}
+
+impl std::fmt::Debug for ServerCfg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerCfg")
+            .field("hosts", &self.hosts)
+            .field("origins", &self.origins)
+            .field("programs", &self.programs)
+            .field("runs", &self.runs)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ServerCfg {
@@ -80,6 +108,10 @@ impl Default for ServerCfg {
             request_time: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             streams: 4096,
+            programs: Vec::new(),
+            functions: Functions::new(),
+            runs: 256,
+            shelf: Arc::new(MemoryShelf::default()),
         }
     }
 }
@@ -91,7 +123,8 @@ struct App {
     /// Who came by a link to the page.
     browsers: Browsers,
     guard: Guard,
-    cfg: ServerCfg,
+    cfg: Arc<ServerCfg>,
+    runs: Runs,
     tally: Arc<Tally>,
     draining: AtomicBool,
     /// Ends the event streams.
@@ -132,7 +165,10 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
+        let cfg = Arc::new(cfg);
+        let runs = Runs::new(engine.clone(), cfg.clone(), cfg.shelf.clone()).await?;
         let app = App {
+            runs,
             guard: Guard::new(&cfg.hosts, &cfg.origins),
             streams: Arc::new(Semaphore::new(cfg.streams)),
             engine,
@@ -186,6 +222,8 @@ impl Server {
         let Self { listener, app } = self;
         let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
         let _end = tokio_util::task::AbortOnDropHandle::new(tally);
+        let resumed = app.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, "open runs go on");
         let closing = app.closing.clone().cancelled_owned();
         let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
         let mut serving = pin!(serving.into_future());
@@ -196,7 +234,13 @@ impl Server {
         app.draining.store(true, Ordering::Release);
         let down = async {
             let linger = tokio::time::sleep(linger);
-            tokio::join!(app.engine.shutdown(grace), linger).0
+            let ended = async {
+                // Runs get half of the grace, and their attempts what is left.
+                let begun = tokio::time::Instant::now();
+                app.runs.leave(grace / 2).await;
+                app.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
+            };
+            tokio::join!(ended, linger).0
         };
         let report = tokio::select! {
             report = down => report,
@@ -241,8 +285,11 @@ fn held() -> OpenApiRouter<Shared> {
 }
 
 fn router(app: Shared) -> Router {
-    let quick = Router::from(quick()).merge(page::routes());
-    let held = Router::from(held());
+    let quick = Router::from(quick())
+        .merge(page::routes())
+        .route("/v1/runs", post(runs::routes::start).get(runs::routes::list))
+        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel));
+    let held = Router::from(held()).route("/v1/runs/{id}", get(runs::routes::read));
     quick
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
         .merge(held)

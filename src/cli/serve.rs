@@ -41,7 +41,13 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
         say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
     }
     let lapses = engine.start_detach_loop();
-    let cfg = ServerCfg { hosts: args.hosts, origins: args.origins, ..ServerCfg::default() };
+    let cfg = ServerCfg {
+        hosts: args.hosts,
+        origins: args.origins,
+        programs: args.programs,
+        runs: args.runs,
+        ..ServerCfg::default()
+    };
     let server = Server::bind(engine.clone(), args.listen, admin, cfg)
         .await
         .with_context(|| format!("{} cannot be listened on", args.listen))?;

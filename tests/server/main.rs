@@ -6,6 +6,7 @@ mod api;
 mod child;
 mod desk;
 mod doors;
+mod runs;
 mod streams;
 mod workers;
 mod works;
