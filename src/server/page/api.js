@@ -58,7 +58,8 @@ export async function list(route, name, query = {}, max = PAGE) {
     const page = await get(`${route}?${params}`);
     items.push(...page[name]);
     after = page.next;
-    if (!after || items.length >= max || page[name].length === 0) return { items, next: after ?? null };
+    // A page may be empty and not the last: it is as much as the server looks at in one go.
+    if (!after || items.length >= max) return { items, next: after ?? null };
   }
 }
 

@@ -79,7 +79,7 @@ export function span(length) {
   const secs = Math.max(0, Math.floor(length / 1000));
   if (secs < 60) return `${secs} s`;
   const mins = Math.floor(secs / 60);
-  if (mins < 60) return `${mins} min${mins < 10 ? ` ${secs % 60} s` : ""}`;
+  if (mins < 60) return `${mins} min${mins < 10 && secs % 60 ? ` ${secs % 60} s` : ""}`;
   const hours = Math.floor(mins / 60);
   return hours < 48 ? `${hours} h ${mins % 60} min` : `${Math.floor(hours / 24)} d`;
 }

@@ -20,7 +20,7 @@ export const tasks = new Map();
 export const runs = new Map();
 export const questions = new Map();
 export const state = {
-  link: "connecting", since: Date.now(), missed: 0, olderRuns: null, ready: false, late: null, lateSince: null,
+  link: "connecting", since: Date.now(), missed: 0, olderRuns: null, ready: false, cut: 0, late: null, lateSince: null,
   sessions: [], operators: null, supervision: null, metrics: {}, paused: false,
 };
 /** Events of a task as they come, by whoever shows it. */
@@ -58,6 +58,8 @@ function putTask(raw) {
   const task = known ?? { id, parent: null, run: null };
   task.agent = raw.agent ?? raw.spec?.agent ?? task.agent ?? "";
   task.status = raw.status;
+  task.born ??= born.get(id) ?? Infinity;
+  born.delete(id);
   task.attempt = raw.attempt ?? 0;
   if (raw.parent !== undefined) task.parent = raw.parent;
   if (raw.run !== undefined) task.run = raw.run;
@@ -80,18 +82,21 @@ function putRun(raw) {
   }
 }
 
-/** Reads a list once for many calls: soon after the first, and again if something came meanwhile. */
-function debounced(wait, read) {
-  let [timer, busy, again] = [null, false, false];
+/** Reads a list once for many calls: soon after the first, and again if something came meanwhile. A
+ *  list that takes long is read less often, so that watching never becomes most of the work. */
+function debounced(least, read) {
+  let [timer, busy, again, wait] = [null, false, false, least];
   const go = async () => {
     timer = null;
     busy = true;
+    const begun = performance.now();
     try {
       await read();
     } catch (problem) {
       failed(problem);
     }
     busy = false;
+    wait = Math.max(least, 4 * (performance.now() - begun));
     touch();
     if (again) {
       again = false;
@@ -111,6 +116,8 @@ function failed(problem) {
   state.problem = problem.status === 0 ? null : problem.message;
 }
 
+/** Numbers of the events that told of tasks which no list told of yet; they give the order. */
+const born = new Map();
 let fresh = Infinity;
 const readFresh = debounced(150, async () => {
   // Whole seconds, and one back, since starts are compared with the server's own clock.
@@ -177,7 +184,9 @@ export async function readOlderRuns() {
 /** Reads everything again; after a reset nothing of before is there any more. */
 export async function readAll(reset = false) {
   try {
-    const [{ items }, got] = await Promise.all([api.list("/v1/tasks", "tasks", {}, TASKS), api.list("/v1/runs", "runs", {}, RUNS)]);
+    const [all, got] = await Promise.all([api.list("/v1/tasks", "tasks", {}, TASKS), api.list("/v1/runs", "runs", {}, RUNS)]);
+    const { items } = all;
+    state.cut = all.next ? items.length : 0;
     if (reset) {
       tasks.clear();
       runs.clear();
@@ -226,6 +235,7 @@ export function take(record) {
     const task = tasks.get(id);
     if (!task) {
       fresh = Math.min(fresh, record.at);
+      if (!born.has(id)) born.set(id, record.seq);
       readFresh();
     } else if (BECOMES[event.kind]) {
       task.status = BECOMES[event.kind];

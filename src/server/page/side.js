@@ -1,6 +1,6 @@
 // The system beside the work: charts, operators, sessions, supervision, and the banners.
 
-import { at, h, ms, now, s, say, shortAge, show } from "./dom.js";
+import { at, h, ms, now, s, say, shortAge, show, span } from "./dom.js";
 import { BAR, counts, runs, samples, settled, state, tasks } from "./model.js";
 
 const BARS = 60;
@@ -76,34 +76,35 @@ function operators() {
     dot(connected(one), connected(one) ? "connected" : "not connected"),
     h("span", { class: "name", text: one.sid }),
     h("span", { class: "dim", text: (one.roles ?? []).join(", ") }),
-    h("span", { class: "dim num", text: one.parked ? `${one.parked} parked` : one.last_seen ? `${shortAge(ms(one.last_seen))} ago` : "" }))));
+    h("span", { class: "dim num", text: load(one) }))));
 }
 
-/** The children of a node, under whichever name. */
-const below = (node) => node.children ?? node.nodes ?? [];
+/** What an operator was asked and has not said, or how long it is there. */
+function load(one) {
+  const parts = [one.parked && `${one.parked} parked`, one.unanswered && `${one.unanswered} asked`].filter(Boolean);
+  return parts.join(", ") || (one.since ? shortAge(ms(one.since)) : "");
+}
 
+/** Who stands below whom, with restarts against their limits. */
 function supervision() {
   const tree = state.supervision;
   const element = at("supervision");
   element.closest("section").hidden = tree === null;
   if (tree === null) return;
-  renew(element, JSON.stringify(tree), () => {
-    const out = [];
-    const add = (node, level) => {
-      const limit = node.limit ?? node.max_restarts ?? null;
-      const restarts = node.restarts ?? 0;
-      const most = typeof limit === "object" && limit !== null ? limit.restarts ?? limit.max : limit;
-      const told = most === null || most === undefined ? (restarts ? `${restarts} restarts` : "") : `${restarts} of ${most}`;
-      const line = h("div", { class: `line${most && restarts >= most ? " over" : ""}` }, h("span", { class: "name", text: node.name ?? node.kind ?? "" }),
-        h("span", { class: "dim", text: node.state ?? node.status ?? (node.count === undefined ? "" : `× ${node.count}`) }), h("span", { class: "dim num", text: told }));
-      line.style.paddingInlineStart = `${level * 14}px`;
-      out.push(line);
-      below(node).slice(0, 40).forEach((child) => add(child, level + 1));
-    };
-    const tops = Array.isArray(tree) ? tree : tree.tree ?? tree.root ?? tree.actors ?? tree;
-    (Array.isArray(tops) ? tops : [tops]).forEach((node) => add(node, 0));
-    return out.length ? out : none("Nothing is supervised.");
-  });
+  const line = (level, name, told, right = "", over = false) => {
+    const row = h("div", { class: `line${over ? " over" : ""}` }, h("span", { class: "name", text: name }), h("span", { class: "dim", text: told }), h("span", { class: "dim num", text: right }));
+    row.style.paddingInlineStart = `${level * 14}px`;
+    return row;
+  };
+  const times = (count) => `${count} ${count === 1 ? "restart" : "restarts"}`;
+  renew(element, JSON.stringify(tree), () => [
+    line(0, "root", tree.alive ? "runs" : "not started"),
+    line(1, "state", "", times(tree.state?.restarts ?? 0)),
+    ...(tree.spawners ?? []).map((one) => line(1, one.name, one.alive ? "" : "left dead",
+      `${one.restarts} of ${one.limit} in ${span(one.within_ms)}`, !one.alive || one.restarts >= one.limit)),
+    line(1, "sessions", `× ${tree.sessions ?? 0}`),
+    line(1, "attempts", `× ${tree.attempts ?? 0}`),
+  ]);
 }
 
 const LINK = { live: "live", connecting: "connecting", lost: "connection lost", behind: "catching up", out: "logged out" };
@@ -125,6 +126,7 @@ function banners() {
   else if (state.link === "behind") lines.push(["warn", "The stream is behind.", `${state.missed || "Some"} events are gone from the server's memory; the lists are read again.`]);
   else if (state.lateSince && Date.now() - state.lateSince > 1500) lines.push(["warn", "The stream is behind.", `It shows what happened ${shortAge(state.late)} ago and catches up.`]);
   if (state.problem && state.link !== "out") lines.push(["warn", "A list could not be read.", state.problem]);
+  if (state.cut) lines.push(["quiet", `${state.cut.toLocaleString()} tasks are shown.`, "There are more; `GET /v1/tasks` lists all of them."]);
   if (state.paused) lines.push(["warn", "Dispatch is paused.", "New attempts wait until it is resumed."]);
   const busy = [...tasks.values()].some((task) => task.status === "running" || task.status === "pending");
   if (state.ready && busy && state.operators !== null && !state.operators.some(connected)) {

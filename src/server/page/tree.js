@@ -62,6 +62,9 @@ function matches(item, name) {
 
 export const runName = (run) => run.blueprint ?? (run.hash ? `inline ${run.hash.slice(0, 8)}` : "run");
 
+/** Which of two tasks was started first; within a second their events tell, as far as they were seen. */
+const older = (one, two) => (one.started - two.started) || (one.born === two.born ? (one.id < two.id ? -1 : 1) : one.born - two.born);
+
 /** All rows in their order: newest run first, the tasks of a run in theirs. */
 function flatten() {
   const below = new Map();
@@ -70,6 +73,7 @@ function flatten() {
     if (task.parent && tasks.has(task.parent)) put(task.parent, task);
     else put(task.run && runs.has(task.run) ? task.run : "", task);
   }
+  for (const siblings of below.values()) siblings.sort(older);
   const plain = chip === "all" && filter === "";
   const out = [];
   const add = (task, level, nth = 1, of = 1) => {
