@@ -169,3 +169,21 @@ async fn the_tree_is_walked_by_the_keyboard() {
     browser.write("#tree", "\u{E012}\u{E012}").await;
     browser.wait("return document.querySelectorAll('#tree .row').length === 1").await;
 }
+
+#[tokio::test]
+async fn a_server_that_goes_away_is_told_and_what_was_typed_stays() {
+    let served = Served::start();
+    let browser = Browser::new().await;
+    browser.enter(&served).await;
+    served.run(&asks("away"), json!({ "ask": "Still there?" })).await;
+    browser.see(".card .asked", "Still there?").await;
+    browser.write(".card textarea", "yes").await;
+    drop(served);
+    browser.see("#banners", "The stream is behind").await;
+    browser.click(".card form button").await;
+    browser.click("#confirm-yes").await;
+    browser.see("#confirm-error", "cannot be reached").await;
+    browser.click("#confirm-no").await;
+    let typed = browser.eval("return document.querySelector('.card textarea').value").await;
+    assert_eq!(typed, "yes");
+}
