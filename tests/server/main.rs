@@ -5,6 +5,12 @@
 mod child;
 mod desk;
 mod doors;
+mod limits;
+mod line;
+mod links;
+mod operators;
 mod streams;
+mod swaps;
+mod takeover;
 mod workers;
 mod works;
