@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
 #![cfg(feature = "cli")]
 
+mod api;
 mod child;
 mod desk;
 mod doors;
@@ -9,6 +10,7 @@ mod limits;
 mod line;
 mod links;
 mod operators;
+mod runs;
 mod streams;
 mod swaps;
 mod takeover;
