@@ -16,6 +16,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -29,10 +30,13 @@ use crate::blueprint::Functions;
 use crate::engine::Engine;
 use browser::Browsers;
 use guard::Guard;
+use links::Links;
+use listen::Places;
 use problem::Problem;
 use runs::Runs;
 pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
 use tally::Tally;
+use throttle::Throttle;
 
 mod admin;
 mod browser;
@@ -40,7 +44,12 @@ mod caller;
 mod events;
 mod guard;
 mod health;
+mod leases;
+mod link;
+mod links;
+mod listen;
 mod openapi;
+mod operators;
 mod page;
 mod problem;
 mod programs;
@@ -50,9 +59,12 @@ mod sessions;
 mod shelf;
 mod tally;
 mod tasks;
+mod throttle;
 mod worker;
 
 pub use admin::AdminToken;
+pub use link::LinkCfg;
+pub use listen::raise_descriptor_limit;
 pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
@@ -76,6 +88,17 @@ pub struct ServerCfg {
     pub heartbeat: Duration,
     /// Event streams at a time, at most.
     pub streams: usize,
+    /// Connections at a time, at most, as far as the limit of descriptors allows.
+    pub connections: usize,
+    /// Longest that a connection may take to say the head of its next request.
+    pub header_time: Duration,
+    /// Bearers in a row that may turn out to be none, for one caller; all callers together have
+    /// ten times as many.
+    pub failures: u32,
+    /// Time in which one of these failures is forgiven.
+    pub failure_heals: Duration,
+    /// The links of operators.
+    pub links: LinkCfg,
     /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
     /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
     /// programs any arguments.
@@ -108,6 +131,11 @@ impl Default for ServerCfg {
             request_time: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             streams: 4096,
+            connections: 8192,
+            header_time: Duration::from_secs(30),
+            failures: 64,
+            failure_heals: Duration::from_secs(1),
+            links: LinkCfg::default(),
             programs: Vec::new(),
             functions: Functions::new(),
             runs: 256,
@@ -130,6 +158,9 @@ struct App {
     /// Ends the event streams.
     closing: CancellationToken,
     streams: Arc<Semaphore>,
+    places: Arc<Places>,
+    throttle: Throttle,
+    links: Arc<Links>,
     /// The OpenAPI document, once it was asked for.
     document: OnceLock<String>,
 }
@@ -171,6 +202,9 @@ impl Server {
             runs,
             guard: Guard::new(&cfg.hosts, &cfg.origins),
             streams: Arc::new(Semaphore::new(cfg.streams)),
+            places: Arc::new(Places::new(cfg.connections)),
+            throttle: Throttle::new(cfg.failures, cfg.failure_heals),
+            links: Arc::new(Links::new(cfg.links.clone())),
             engine,
             admin,
             browsers: Browsers::default(),
@@ -224,14 +258,17 @@ impl Server {
         let _end = tokio_util::task::AbortOnDropHandle::new(tally);
         let resumed = app.runs.resume_open().await.map_err(std::io::Error::other)?;
         tracing::info!(resumed, "open runs go on");
-        let closing = app.closing.clone().cancelled_owned();
-        let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
-        let mut serving = pin!(serving.into_future());
+        let _links = EndOfLinks(app.links.clone());
+        let (places, header_time) = (app.places.clone(), app.cfg.header_time);
+        let routes = router(app.clone());
+        let serving = listen::serve(listener, routes, places, header_time, app.closing.clone());
+        let mut serving = pin!(serving);
         tokio::select! {
-            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+            () = &mut serving => return Err(closed()),
             () = stop.cancelled() => {}
         }
         app.draining.store(true, Ordering::Release);
+        app.links.drain(&app.engine);
         let down = async {
             let linger = tokio::time::sleep(linger);
             let ended = async {
@@ -244,12 +281,22 @@ impl Server {
         };
         let report = tokio::select! {
             report = down => report,
-            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+            () = &mut serving => return Err(closed()),
         };
+        app.links.stop();
         app.closing.cancel();
         // A client that reads slowly holds nobody up.
         let _ = tokio::time::timeout(CLOSE_GRACE, serving).await;
         Ok(report)
+    }
+}
+
+/// Ends all links when the server does, however that is.
+struct EndOfLinks(Arc<Links>);
+
+impl Drop for EndOfLinks {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -275,13 +322,18 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(worker::prompt))
         .routes(routes!(worker::result))
         .routes(routes!(worker::submit))
+        .routes(routes!(operators::log_in, operators::list))
+        .routes(routes!(operators::read, operators::log_out))
         .routes(routes!(questions::list))
         .routes(routes!(questions::answer))
 }
 
 /// What may stay open for longer.
 fn held() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(tasks::read)).routes(routes!(events::stream))
+    OpenApiRouter::new()
+        .routes(routes!(tasks::read))
+        .routes(routes!(events::stream))
+        .routes(routes!(operators::attach))
 }
 
 fn router(app: Shared) -> Router {
@@ -305,7 +357,7 @@ fn router(app: Shared) -> Router {
 async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let id = format!("req-{:032x}", app.engine.mint().bits128());
     let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => throttle::pass(&app, request, next).await,
         Err(problem) => problem.into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
