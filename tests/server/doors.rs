@@ -29,9 +29,22 @@ fn guarded() -> Vec<(Method, &'static str)> {
         (get.clone(), "/v1/questions"),
         (post.clone(), "/v1/questions/K-1/answer"),
         (post.clone(), "/v1/runs"),
+        (post.clone(), "/v1/blueprints/b/unarchive"),
+        (post.clone(), "/v1/data/d"),
+        (post.clone(), "/v1/tasks/T-1/dispatch"),
+        (post.clone(), "/v1/tasks/T-1/retry"),
         (post, "/v1/runs/R-1/cancel"),
         (get.clone(), "/v1/events"),
         (get.clone(), "/v1/runs"),
+        (get.clone(), "/v1/sessions"),
+        (get.clone(), "/v1/tasks"),
+        (get.clone(), "/v1/blueprints"),
+        (get.clone(), "/v1/blueprints/b"),
+        (Method::PUT, "/v1/blueprints/b"),
+        (Method::DELETE, "/v1/blueprints/b"),
+        (get.clone(), "/v1/blueprints/b/head"),
+        (get.clone(), "/v1/blueprints/b/history"),
+        (get.clone(), "/v1/data/d"),
         (get.clone(), "/v1/runs/R-1"),
     ]
 }
@@ -97,7 +110,7 @@ async fn a_callers_mistakes_are_told_as_problems() {
     problem(desk.get("/nowhere", &operator).await, 404, "route_not_found").await;
     problem(desk.get("/v1/tasks/nonsense", &operator).await, 400, "invalid_argument").await;
     let wrong = desk.ask(Method::PUT, "/v1/tasks", &operator).send().await.unwrap();
-    assert_eq!(wrong.headers()["allow"], "POST");
+    assert_eq!(wrong.headers()["allow"], "POST,GET,HEAD");
     problem(wrong, 405, "method_not_allowed").await;
     let typing = desk.ask(Method::POST, "/v1/tasks", &operator).json(&json!({ "agnet": "a" }));
     let told = problem(typing.send().await.unwrap(), 422, "unprocessable").await;

@@ -2,9 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
 #![cfg(feature = "cli")]
 
+mod blueprints;
 mod child;
+mod data;
 mod desk;
+mod dispatch;
 mod doors;
+mod lists;
+mod restart;
 mod runs;
 mod streams;
 mod workers;
