@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adjutant::server::{AdminToken, Server, ServerCfg, raise_descriptor_limit};
+use adjutant::server::{AdminToken, MemoryShelf, Server, ServerCfg, Shelf, raise_descriptor_limit};
 use adjutant::{CancellationToken, Engine, EngineCfg, LayerRegistry};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,11 +33,14 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
     };
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
     let mut cfg = EngineCfg::default();
+    let mut shelf: Arc<dyn Shelf> = Arc::new(MemoryShelf::default());
     let engine = match store {
         None => Engine::new_with_layers(cfg, LayerRegistry::standard()),
         Some(store) => {
             cfg.token_keys = store.keys();
-            Engine::open(cfg, LayerRegistry::standard(), Arc::new(store)).await?
+            let store = Arc::new(store);
+            shelf = store.clone();
+            Engine::open(cfg, LayerRegistry::standard(), store).await?
         }
     };
     for row in &engine.recovery().set_aside {
@@ -49,6 +52,7 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
         origins: args.origins,
         programs: args.programs,
         runs: args.runs,
+        shelf,
         ..ServerCfg::default()
     };
     let server = Server::bind(engine.clone(), args.listen, admin, cfg)
