@@ -87,7 +87,7 @@ async fn a_blocked_task_shows_its_error_and_is_tried_again() {
     let run = served.run(&shell("broken", "failing", line), json!({ "x": 1 })).await;
     assert_eq!(served.ended(&run).await["status"], "blocked");
     browser.open("failing").await;
-    browser.see("#detail section.error", "3").await;
+    browser.see("#detail section.error", "the disk is full").await;
     browser.see("#detail .actions", "Retry").await;
     browser.click("#detail .actions button").await;
     browser.click("#confirm-yes").await;
