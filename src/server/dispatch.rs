@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::blueprint::{AgentWork, Program};
 use crate::engine::DispatchOptions;
+use crate::middleware::{AgentResolverMiddleware, SpawnerLayer};
 use crate::server::caller::{Authority, Body};
 use crate::server::problem::Problem;
 use crate::server::runs::routes::source;
@@ -181,7 +182,10 @@ async fn begin(
     };
     let before = app.engine.task_attempt(&task).await?;
     let options = DispatchOptions { prompt, timeout: agent.timeout, key: None };
-    let (engine, spawner) = (app.engine.clone(), spawner.clone());
+    // The task may name another agent than the one that is to do it.
+    let named = name.clone();
+    let spawner = AgentResolverMiddleware::new(move |_, _| named.clone()).wrap(spawner.clone());
+    let engine = app.engine.clone();
     let (queue, own) = (program.clone(), name.clone());
     let mut work = tokio::spawn(async move {
         let agent = queue.agent(&own);
