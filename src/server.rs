@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
@@ -16,31 +16,44 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::blueprint::Functions;
 use crate::engine::Engine;
+use browser::Browsers;
 use guard::Guard;
 use problem::Problem;
+use runs::Runs;
+pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
 use tally::Tally;
 
 mod admin;
+mod browser;
 mod caller;
 mod events;
 mod guard;
 mod health;
+mod openapi;
+mod page;
 mod problem;
+mod programs;
 mod questions;
+mod runs;
 mod sessions;
+mod shelf;
 mod tally;
 mod tasks;
 mod worker;
 
 pub use admin::AdminToken;
+pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -49,7 +62,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What may be said of a server. Use the struct update syntax.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerCfg {
     /// Names, without a port, under which the server may be asked for, beside those of loopback.
     pub hosts: Vec<String>,
@@ -63,6 +76,27 @@ pub struct ServerCfg {
     pub heartbeat: Duration,
     /// Event streams at a time, at most.
     pub streams: usize,
+    /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
+    /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
+    /// programs any arguments.
+    pub programs: Vec<String>,
+    /// Functions that the agents of such a blueprint may be.
+    pub functions: Functions,
+    /// Runs that are carried on at a time, at most.
+    pub runs: usize,
+    /// Where the server keeps what is not the engine's; otherwise in memory.
+    pub shelf: Arc<dyn Shelf>,
+}
+
+impl std::fmt::Debug for ServerCfg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerCfg")
+            .field("hosts", &self.hosts)
+            .field("origins", &self.origins)
+            .field("programs", &self.programs)
+            .field("runs", &self.runs)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ServerCfg {
@@ -74,6 +108,10 @@ impl Default for ServerCfg {
             request_time: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             streams: 4096,
+            programs: Vec::new(),
+            functions: Functions::new(),
+            runs: 256,
+            shelf: Arc::new(MemoryShelf::default()),
         }
     }
 }
@@ -82,13 +120,18 @@ impl Default for ServerCfg {
 struct App {
     engine: Engine,
     admin: AdminToken,
+    /// Who came by a link to the page.
+    browsers: Browsers,
     guard: Guard,
-    cfg: ServerCfg,
+    cfg: Arc<ServerCfg>,
+    runs: Runs,
     tally: Arc<Tally>,
     draining: AtomicBool,
     /// Ends the event streams.
     closing: CancellationToken,
     streams: Arc<Semaphore>,
+    /// The OpenAPI document, once it was asked for.
+    document: OnceLock<String>,
 }
 
 type Shared = Arc<App>;
@@ -122,15 +165,20 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
+        let cfg = Arc::new(cfg);
+        let runs = Runs::new(engine.clone(), cfg.clone(), cfg.shelf.clone()).await?;
         let app = App {
+            runs,
             guard: Guard::new(&cfg.hosts, &cfg.origins),
             streams: Arc::new(Semaphore::new(cfg.streams)),
             engine,
             admin,
+            browsers: Browsers::default(),
             cfg,
             tally: Arc::default(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
+            document: OnceLock::new(),
         };
         Ok(Self { listener, app: Arc::new(app) })
     }
@@ -141,6 +189,20 @@ impl Server {
     /// Those of the operating system.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// A link to the live page that works once and within ten minutes. Whoever opens it first has
+    /// the rights of the admin, so it is for a person's eyes and for no log.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn page_link(&self) -> std::io::Result<String> {
+        let (address, path) = (self.local_addr()?, self.app.browsers.link()?);
+        Ok(match self.app.cfg.hosts.first() {
+            // Behind a proxy, which speaks TLS and has a name.
+            Some(host) if !address.ip().is_loopback() => format!("https://{host}{path}"),
+            _ => format!("http://{address}{path}"),
+        })
     }
 
     /// Answers until `stop` is cancelled, then brings the engine down and ends.
@@ -160,6 +222,8 @@ impl Server {
         let Self { listener, app } = self;
         let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
         let _end = tokio_util::task::AbortOnDropHandle::new(tally);
+        let resumed = app.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, "open runs go on");
         let closing = app.closing.clone().cancelled_owned();
         let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
         let mut serving = pin!(serving.into_future());
@@ -170,7 +234,13 @@ impl Server {
         app.draining.store(true, Ordering::Release);
         let down = async {
             let linger = tokio::time::sleep(linger);
-            tokio::join!(app.engine.shutdown(grace), linger).0
+            let ended = async {
+                // Runs get half of the grace, and their attempts what is left.
+                let begun = tokio::time::Instant::now();
+                app.runs.leave(grace / 2).await;
+                app.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
+            };
+            tokio::join!(ended, linger).0
         };
         let report = tokio::select! {
             report = down => report,
@@ -187,28 +257,41 @@ fn closed() -> std::io::Error {
     std::io::Error::other("the listener ended")
 }
 
+/// What answers within the time limit of requests.
+fn quick() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(browser::link))
+        .routes(routes!(sessions::attach))
+        .routes(routes!(sessions::detach, sessions::read))
+        .routes(routes!(sessions::heartbeat))
+        .routes(routes!(tasks::start))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::trace))
+        .routes(routes!(tasks::output))
+        .routes(routes!(worker::prompt))
+        .routes(routes!(worker::result))
+        .routes(routes!(worker::submit))
+        .routes(routes!(questions::list))
+        .routes(routes!(questions::answer))
+}
+
+/// What may stay open for longer.
+fn held() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(tasks::read)).routes(routes!(events::stream))
+}
+
 fn router(app: Shared) -> Router {
-    let quick = Router::new()
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/v1/sessions", post(sessions::attach))
-        .route("/v1/session", delete(sessions::detach).get(sessions::read))
-        .route("/v1/session/heartbeat", post(sessions::heartbeat))
-        .route("/v1/tasks", post(tasks::start))
-        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/v1/tasks/{id}/trace", get(tasks::trace))
-        .route("/v1/tasks/{id}/attempts/{attempt}/output", get(tasks::output))
-        .route("/v1/worker/prompt", get(worker::prompt))
-        .route("/v1/worker/result", post(worker::result))
-        .route("/v1/worker/submit", post(worker::submit))
-        .route("/v1/questions", get(questions::list))
-        .route("/v1/questions/{key}/answer", post(questions::answer))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time));
-    let held = Router::new()
-        .route("/v1/tasks/{id}", get(tasks::read))
-        .route("/v1/events", get(events::stream));
+    let quick = Router::from(quick())
+        .merge(page::routes())
+        .route("/v1/runs", post(runs::routes::start).get(runs::routes::list))
+        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel));
+    let held = Router::from(held()).route("/v1/runs/{id}", get(runs::routes::read));
     quick
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
         .merge(held)
         .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(DefaultBodyLimit::disable())

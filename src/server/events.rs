@@ -10,7 +10,6 @@ use std::convert::Infallible;
 use adjutant_actors::model::event::EventRecord;
 use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::role::Verb;
-use adjutant_actors::model::token::CapToken;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{HeaderMap, HeaderName};
@@ -20,10 +19,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
+use utoipa::IntoParams;
 
 use crate::engine::{Delivery, EventFeed};
 use crate::server::Shared;
-use crate::server::caller::{Params, Token};
+use crate::server::caller::{Authority, Params};
 use crate::server::problem::Problem;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -31,14 +31,18 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Fields of an event that carry a body.
 const BODIES: [&str; 4] = ["result", "question", "answer", "event"];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wish {
     /// The number of the last event that was seen; otherwise from now on.
     after: Option<u64>,
+    /// Only this task.
+    #[param(value_type = Option<String>)]
     task: Option<TaskId>,
     /// Words of kinds, with commas between.
     kind: Option<String>,
+    /// Whether to show bodies, which takes the right to read the trace.
     #[serde(default)]
     bodies: bool,
 }
@@ -46,7 +50,7 @@ pub(crate) struct Wish {
 /// One client's stream.
 struct Follow {
     app: Shared,
-    token: CapToken,
+    authority: Authority,
     feed: EventFeed,
     beat: Interval,
     task: Option<TaskId>,
@@ -57,16 +61,19 @@ struct Follow {
     _place: OwnedSemaphorePermit,
 }
 
-/// Streams the events.
+/// Streams the events, each with its number as `id:`. One `gap` event says that events are gone.
+#[utoipa::path(get, path = "/v1/events", tag = "events",
+    params(Wish, ("Last-Event-ID" = Option<u64>, Header, description = "As `after`, and before it.")),
+    responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub(crate) async fn stream(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     headers: HeaderMap,
     Params(wish): Params<Wish>,
 ) -> Result<Sse<impl Stream<Item = Result<Frame, Infallible>>>, Problem> {
-    app.engine.verify_token(&token, Verb::SubscribeEvents).await?;
+    app.engine.verify_as(authority.caller(), Verb::SubscribeEvents).await?;
     if wish.bodies {
-        app.engine.verify_token(&token, Verb::ReadTrace).await?;
+        app.engine.verify_as(authority.caller(), Verb::ReadTrace).await?;
     }
     let Ok(place) = app.streams.clone().try_acquire_owned() else {
         let detail = "as many event streams are open as may be";
@@ -85,7 +92,7 @@ pub(crate) async fn stream(
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let kinds = wish.kind.map(|kinds| kinds.split(',').map(str::to_owned).collect());
     let (task, bodies) = (wish.task, wish.bodies);
-    let follow = Follow { app, token, feed, beat, task, kinds, bodies, first, _place: place };
+    let follow = Follow { app, authority, feed, beat, task, kinds, bodies, first, _place: place };
     Ok(Sse::new(futures::stream::unfold(follow, |mut follow| async move {
         let frame = follow.next().await?;
         Some((Ok(frame), follow))
@@ -115,7 +122,8 @@ impl Follow {
                     }
                 }
                 _ = self.beat.tick() => {
-                    self.app.engine.verify_token(&self.token, Verb::SubscribeEvents).await.ok()?;
+                    let caller = self.authority.caller();
+                    self.app.engine.verify_as(caller, Verb::SubscribeEvents).await.ok()?;
                     return Some(Frame::default().comment("beat"));
                 }
                 () = closing.cancelled() => {

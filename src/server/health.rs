@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::server::Shared;
-use crate::server::caller::{Bearer, decode};
+use crate::server::caller::Authority;
+use crate::server::openapi::Readiness;
 use crate::server::problem::Problem;
 use crate::server::tally::metric;
 
@@ -19,11 +20,15 @@ use crate::server::tally::metric;
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The process answers.
+#[utoipa::path(get, path = "/livez", tag = "health", security(()),
+    responses((status = 200, body = Object)))]
 pub(crate) async fn live() -> Json<Value> {
     Json(json!({ "status": "live" }))
 }
 
 /// Whether to send work here. The reasons are words: what a journal said stays in the log.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()), responses(
+    (status = 200, body = Readiness), (status = 503, body = Readiness, description = "not ready")))]
 pub(crate) async fn ready(State(app): State<Shared>) -> Response {
     let mut reasons = Vec::new();
     if app.draining.load(Ordering::Acquire) {
@@ -36,8 +41,11 @@ pub(crate) async fn ready(State(app): State<Shared>) -> Response {
     let ready = reasons.is_empty();
     let body = Json(json!({ "ready": ready, "reasons": reasons }));
     // Not a problem document: being unready is an answer.
-    let mut response = body.into_response();
-    *response.status_mut() = status;
+    whole((status, body).into_response())
+}
+
+/// Marks a response as whole, whatever its status.
+pub(crate) fn whole(mut response: Response) -> Response {
     response.extensions_mut().insert(Whole);
     response
 }
@@ -52,13 +60,13 @@ pub(crate) fn is_whole(response: &Response) -> bool {
 }
 
 /// The metrics, for the admin or who may read the trace.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, body = String, content_type = PROMETHEUS)))]
 pub(crate) async fn metrics(
     State(app): State<Shared>,
-    Bearer(bearer): Bearer,
+    authority: Authority,
 ) -> Result<Response, Problem> {
-    if !app.admin.is(&bearer) {
-        app.engine.verify_token(&decode(&bearer)?, Verb::ReadTrace).await?;
-    }
+    app.engine.verify_as(authority.caller(), Verb::ReadTrace).await?;
     let mut out = String::new();
     app.tally.write(&mut out);
     let (counts, queued) = (app.engine.counts(), app.engine.queued_turns());
@@ -72,6 +80,8 @@ pub(crate) async fn metrics(
         metric(&mut out, "counter", name, help, value);
     }
     metric(&mut out, "gauge", "queued_turns", "Turns that wait.", queued as u64);
+    let runs = app.runs.count() as u64;
+    metric(&mut out, "gauge", "live_runs", "Runs that are carried on.", runs);
     let streams = app.cfg.streams.saturating_sub(app.streams.available_permits());
     metric(&mut out, "gauge", "event_streams", "Event streams that are open.", streams as u64);
     let look = |state: &mut adjutant_actors::state::EngineState| {

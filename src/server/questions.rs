@@ -6,8 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use crate::server::caller::{Body, Token};
+use crate::server::caller::{Authority, Body};
+use crate::server::openapi::QuestionList;
 use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
 
@@ -15,11 +17,13 @@ use crate::server::{Shared, parse};
 const LIST_MAX: usize = 1000;
 
 /// Lists the open questions, oldest first.
+#[utoipa::path(get, path = "/v1/questions", tag = "questions",
+    responses((status = 200, body = QuestionList)))]
 pub(crate) async fn list(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
 ) -> Result<Json<Value>, Problem> {
-    let open = app.engine.open_questions(&token, LIST_MAX).await?;
+    let open = app.engine.open_questions_as(authority.caller(), LIST_MAX).await?;
     let shown = open.iter().map(|(key, pending)| {
         json!({
             "key": key,
@@ -31,19 +35,23 @@ pub(crate) async fn list(
     Ok(Json(json!({ "questions": shown.collect::<Vec<_>>() })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Answer {
+    /// Any JSON.
     answer: Value,
 }
 
 /// Answers a question. The first answer wins.
+#[utoipa::path(post, path = "/v1/questions/{key}/answer", tag = "questions",
+    params(("key" = String, Path, description = "The key of the question.")),
+    request_body = Answer, responses((status = 204, description = "answered")))]
 pub(crate) async fn answer(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     Path(key): Path<String>,
     Body(body): Body<Answer>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.answer_query(&token, parse::<ResumeKey>(&key)?, body.answer).await?;
+    app.engine.answer_as(authority.caller(), parse::<ResumeKey>(&key)?, body.answer).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
 #![cfg(feature = "cli")]
 
+mod api;
 mod child;
 mod desk;
 mod doors;
+mod runs;
 mod streams;
 mod workers;
 mod works;
