@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
@@ -17,15 +17,17 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::blueprint::Functions;
 use crate::engine::Engine;
+use browser::Browsers;
 use data::Data;
 pub use data::DataCfg;
 use dispatch::Dispatched;
@@ -37,6 +39,7 @@ use tally::Tally;
 
 mod admin;
 mod blueprints;
+mod browser;
 mod caller;
 mod data;
 mod dispatch;
@@ -44,6 +47,8 @@ mod events;
 mod guard;
 mod health;
 mod lists;
+mod openapi;
+mod page;
 mod problem;
 mod programs;
 mod questions;
@@ -55,6 +60,7 @@ mod tasks;
 mod worker;
 
 pub use admin::AdminToken;
+pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -124,6 +130,8 @@ impl Default for ServerCfg {
 struct App {
     engine: Engine,
     admin: AdminToken,
+    /// Who came by a link to the page.
+    browsers: Browsers,
     guard: Guard,
     cfg: Arc<ServerCfg>,
     runs: Runs,
@@ -136,6 +144,8 @@ struct App {
     /// Ends the event streams.
     closing: CancellationToken,
     streams: Arc<Semaphore>,
+    /// The OpenAPI document, once it was asked for.
+    document: OnceLock<String>,
 }
 
 type Shared = Arc<App>;
@@ -181,10 +191,12 @@ impl Server {
             streams: Arc::new(Semaphore::new(cfg.streams)),
             engine,
             admin,
+            browsers: Browsers::default(),
             cfg,
             tally: Arc::default(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
+            document: OnceLock::new(),
         };
         Ok(Self { listener, app: Arc::new(app) })
     }
@@ -195,6 +207,20 @@ impl Server {
     /// Those of the operating system.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// A link to the live page that works once and within ten minutes. Whoever opens it first has
+    /// the rights of the admin, so it is for a person's eyes and for no log.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn page_link(&self) -> std::io::Result<String> {
+        let (address, path) = (self.local_addr()?, self.app.browsers.link()?);
+        Ok(match self.app.cfg.hosts.first() {
+            // Behind a proxy, which speaks TLS and has a name.
+            Some(host) if !address.ip().is_loopback() => format!("https://{host}{path}"),
+            _ => format!("http://{address}{path}"),
+        })
     }
 
     /// Answers until `stop` is cancelled, then brings the engine down and ends.
@@ -249,45 +275,58 @@ fn closed() -> std::io::Error {
     std::io::Error::other("the listener ended")
 }
 
+/// What answers within the time limit of requests.
+fn quick() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(browser::link))
+        .routes(routes!(sessions::attach, lists::sessions))
+        .routes(routes!(sessions::detach, sessions::read))
+        .routes(routes!(sessions::heartbeat))
+        .routes(routes!(tasks::start, lists::tasks))
+        .routes(routes!(dispatch::dispatch))
+        .routes(routes!(dispatch::retry))
+        .routes(routes!(runs::routes::start, runs::routes::list))
+        .routes(routes!(runs::routes::cancel))
+        .routes(routes!(blueprints::list))
+        .routes(routes!(blueprints::put, blueprints::read, blueprints::archive))
+        .routes(routes!(blueprints::head))
+        .routes(routes!(blueprints::history))
+        .routes(routes!(blueprints::unarchive))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::trace))
+        .routes(routes!(tasks::output))
+        .routes(routes!(worker::prompt))
+        .routes(routes!(worker::result))
+        .routes(routes!(worker::submit))
+        .routes(routes!(questions::list))
+        .routes(routes!(questions::answer))
+}
+
+/// What may stay open for longer.
+fn held() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(tasks::read))
+        .routes(routes!(runs::routes::read))
+        .routes(routes!(events::stream))
+}
+
+/// What streams bodies, within bounds of its own.
+fn streamed() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(data::routes::emit, data::routes::read))
+}
+
 fn router(app: Shared) -> Router {
-    let quick = Router::new()
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/v1/sessions", post(sessions::attach).get(lists::sessions))
-        .route("/v1/session", delete(sessions::detach).get(sessions::read))
-        .route("/v1/session/heartbeat", post(sessions::heartbeat))
-        .route("/v1/tasks", post(tasks::start).get(lists::tasks))
-        .route("/v1/tasks/{id}/dispatch", post(dispatch::dispatch))
-        .route("/v1/tasks/{id}/retry", post(dispatch::retry))
-        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/v1/tasks/{id}/trace", get(tasks::trace))
-        .route("/v1/tasks/{id}/attempts/{attempt}/output", get(tasks::output))
-        .route("/v1/worker/prompt", get(worker::prompt))
-        .route("/v1/worker/result", post(worker::result))
-        .route("/v1/worker/submit", post(worker::submit))
-        .route("/v1/runs", post(runs::routes::start).get(runs::routes::list))
-        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel))
-        .route("/v1/blueprints", get(blueprints::list))
-        .route(
-            "/v1/blueprints/{id}",
-            get(blueprints::read).put(blueprints::put).delete(blueprints::archive),
-        )
-        .route("/v1/blueprints/{id}/head", get(blueprints::head))
-        .route("/v1/blueprints/{id}/history", get(blueprints::history))
-        .route("/v1/blueprints/{id}/unarchive", post(blueprints::unarchive))
-        .route("/v1/questions", get(questions::list))
-        .route("/v1/questions/{key}/answer", post(questions::answer))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time));
-    let held = Router::new()
-        .route("/v1/tasks/{id}", get(tasks::read))
-        .route("/v1/runs/{id}", get(runs::routes::read))
-        .route("/v1/events", get(events::stream));
+    let quick = Router::from(quick()).merge(page::routes());
+    let held = Router::from(held());
     let own = RequestBodyLimitLayer::new(app.cfg.body_bytes);
     // The data plane counts the bytes of its bodies itself, as they come.
-    let data =
-        Router::new().route("/v1/data/{key}", post(data::routes::emit).get(data::routes::read));
+    let data = Router::from(streamed());
     quick
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
         .merge(held)
         .layer(own)
         .merge(data)
