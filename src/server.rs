@@ -17,8 +17,6 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-
-use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -331,10 +329,19 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::document))
         .routes(routes!(browser::link))
-        .routes(routes!(sessions::attach))
+        .routes(routes!(sessions::attach, lists::sessions))
         .routes(routes!(sessions::detach, sessions::read))
         .routes(routes!(sessions::heartbeat))
-        .routes(routes!(tasks::start))
+        .routes(routes!(tasks::start, lists::tasks))
+        .routes(routes!(dispatch::dispatch))
+        .routes(routes!(dispatch::retry))
+        .routes(routes!(runs::routes::start, runs::routes::list))
+        .routes(routes!(runs::routes::cancel))
+        .routes(routes!(blueprints::list))
+        .routes(routes!(blueprints::put, blueprints::read, blueprints::archive))
+        .routes(routes!(blueprints::head))
+        .routes(routes!(blueprints::history))
+        .routes(routes!(blueprints::unarchive))
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::trace))
         .routes(routes!(tasks::output))
@@ -351,35 +358,22 @@ fn quick() -> OpenApiRouter<Shared> {
 fn held() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(tasks::read))
+        .routes(routes!(runs::routes::read))
         .routes(routes!(events::stream))
         .routes(routes!(operators::attach))
 }
 
-fn plain() -> Router<Shared> {
-    Router::new()
-        .route("/v1/sessions", get(lists::sessions))
-        .route("/v1/tasks", get(lists::tasks))
-        .route("/v1/tasks/{id}/dispatch", post(dispatch::dispatch))
-        .route("/v1/tasks/{id}/retry", post(dispatch::retry))
-        .route("/v1/runs", post(runs::routes::start).get(runs::routes::list))
-        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel))
-        .route("/v1/blueprints", get(blueprints::list))
-        .route(
-            "/v1/blueprints/{id}",
-            get(blueprints::read).put(blueprints::put).delete(blueprints::archive),
-        )
-        .route("/v1/blueprints/{id}/head", get(blueprints::head))
-        .route("/v1/blueprints/{id}/history", get(blueprints::history))
-        .route("/v1/blueprints/{id}/unarchive", post(blueprints::unarchive))
+/// What streams bodies, within bounds of its own.
+fn streamed() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(data::routes::emit, data::routes::read))
 }
 
 fn router(app: Shared) -> Router {
-    let quick = Router::from(quick()).merge(page::routes()).merge(plain());
-    let held = Router::from(held()).route("/v1/runs/{id}", get(runs::routes::read));
+    let quick = Router::from(quick()).merge(page::routes());
+    let held = Router::from(held());
     let own = RequestBodyLimitLayer::new(app.cfg.body_bytes);
     // The data plane counts the bytes of its bodies itself, as they come.
-    let data =
-        Router::new().route("/v1/data/{key}", post(data::routes::emit).get(data::routes::read));
+    let data = Router::from(streamed());
     quick
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
         .merge(held)

@@ -2,7 +2,8 @@
 //!
 //! A plain hash map that holds a million records moves them all in the one insertion that makes
 //! it grow, which takes tens of milliseconds, and frees megabytes in one piece, which lets the
-//! allocator tidy up for as long. This is extendible hashing (Fagin, Nievergelt, Pippenger and
+//! allocator tidy up for as long. Here an insertion frees nothing at all: the table that a split
+//! empties is the one that the next split fills. This is extendible hashing (Fagin, Nievergelt, Pippenger and
 //! Strong, 1979): a directory of small tables, of which a full one is split in two, and two near
 //! empty ones become one. The hasher is fast and seeded, not cryptographic: every key that is
 //! inserted is random or comes from the host, never from a remote caller's choice.
@@ -27,6 +28,8 @@ pub(crate) struct ShardMap<K, V> {
     tables: Vec<Shard<K, V>>,
     /// Places in `tables` that hold nothing.
     vacant: Vec<u32>,
+    /// The table that the last split emptied.
+    spare: HashTable<(K, V)>,
     /// How many bits the directory looks at.
     depth: u32,
     hasher: DefaultHashBuilder,
@@ -46,6 +49,7 @@ impl<K, V> Default for ShardMap<K, V> {
             directory: Vec::new(),
             tables: Vec::new(),
             vacant: Vec::new(),
+            spare: HashTable::new(),
             depth: 0,
             hasher: DefaultHashBuilder::default(),
             len: 0,
@@ -125,14 +129,16 @@ impl<K: Eq + Hash, V> ShardMap<K, V> {
         let bit = 1 << shard.depth;
         shard.depth += 1;
         let depth = shard.depth;
-        let mut halves = [HashTable::with_capacity(FULL / 2), HashTable::with_capacity(FULL / 2)];
-        for entry in std::mem::take(&mut shard.table) {
+        let mut low = std::mem::take(&mut self.spare);
+        low.reserve(FULL, |(own, _)| self.hasher.hash_one(own));
+        let mut high = HashTable::with_capacity(FULL);
+        std::mem::swap(&mut shard.table, &mut low);
+        for entry in low.drain() {
             let own = self.hasher.hash_one(&entry.0);
-            let half = &mut halves[usize::from(bits(own) & bit != 0)];
+            let half = if bits(own) & bit == 0 { &mut shard.table } else { &mut high };
             half.insert_unique(own, entry, |(own, _)| self.hasher.hash_one(own));
         }
-        let [low, high] = halves;
-        shard.table = low;
+        self.spare = low;
         let high = Shard { depth, table: high };
         let new = match self.vacant.pop() {
             Some(vacant) => {

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::blueprint::kept;
 use crate::server::caller::{Authority, Body, Params};
@@ -52,6 +53,34 @@ fn archived(id: &str) -> Problem {
     Problem::new(StatusCode::CONFLICT, "blueprint_archived", detail)
 }
 
+/// A version of a blueprint. The time is in milliseconds since 1970.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct VersionShown {
+    id: String,
+    /// Hash of its content.
+    hash: String,
+    at: u64,
+    archived: bool,
+    /// Absent in lists.
+    document: Option<Value>,
+}
+
+/// A page of blueprints, each with its newest version.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct BlueprintList {
+    blueprints: Vec<VersionShown>,
+    next: Option<String>,
+}
+
+/// The versions of a blueprint, the newest first.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct History {
+    versions: Vec<VersionShown>,
+}
+
 fn shown(version: &BlueprintVersion) -> Value {
     json!({
         "id": version.id,
@@ -62,6 +91,9 @@ fn shown(version: &BlueprintVersion) -> Value {
 }
 
 /// Puts a document: 201 where it is new or changed, 200 where it was the newest version before.
+#[utoipa::path(put, path = "/v1/blueprints/{id}", tag = "blueprints", params(("id" = String, Path, description = "The id of the blueprint.")),
+    request_body(content = Object, description = "The document."),
+    responses((status = 201, body = VersionShown), (status = 200, body = VersionShown)))]
 pub(crate) async fn put(
     State(app): State<Shared>,
     authority: Authority,
@@ -98,8 +130,9 @@ pub(crate) async fn put(
     Ok((status, Json(told)).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Page {
     limit: Option<usize>,
     /// The last id of the page before.
@@ -108,6 +141,8 @@ pub(crate) struct Page {
 }
 
 /// Lists the blueprints by their ids, with their newest versions.
+#[utoipa::path(get, path = "/v1/blueprints", tag = "blueprints", params(Page),
+    responses((status = 200, body = BlueprintList)))]
 pub(crate) async fn list(
     State(app): State<Shared>,
     authority: Authority,
@@ -121,14 +156,18 @@ pub(crate) async fn list(
     Ok(Json(json!({ "blueprints": all, "next": next })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Version {
     /// A hash, or `latest`.
     version: Option<String>,
 }
 
 /// Shows a version with its document; the newest, where none is named.
+#[utoipa::path(get, path = "/v1/blueprints/{id}", tag = "blueprints",
+    params(("id" = String, Path, description = "The id of the blueprint."), Version),
+    responses((status = 200, body = VersionShown)))]
 pub(crate) async fn read(
     State(app): State<Shared>,
     authority: Authority,
@@ -149,6 +188,9 @@ pub(crate) async fn read(
 }
 
 /// Shows the newest version without its document.
+#[utoipa::path(get, path = "/v1/blueprints/{id}/head", tag = "blueprints",
+    params(("id" = String, Path, description = "The id of the blueprint.")),
+    responses((status = 200, body = VersionShown)))]
 pub(crate) async fn head(
     State(app): State<Shared>,
     authority: Authority,
@@ -158,13 +200,17 @@ pub(crate) async fn head(
     Ok(Json(versions(&app, &id, 1).await?.remove(0)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Back {
     limit: Option<usize>,
 }
 
 /// Lists the versions of a blueprint, the newest first.
+#[utoipa::path(get, path = "/v1/blueprints/{id}/history", tag = "blueprints",
+    params(("id" = String, Path, description = "The id of the blueprint."), Back),
+    responses((status = 200, body = History)))]
 pub(crate) async fn history(
     State(app): State<Shared>,
     authority: Authority,
@@ -185,6 +231,9 @@ async fn versions(app: &App, id: &str, limit: usize) -> Result<Vec<Value>, Probl
 }
 
 /// Archives a blueprint: it runs no more by its name, and can be taken back.
+#[utoipa::path(delete, path = "/v1/blueprints/{id}", tag = "blueprints",
+    params(("id" = String, Path, description = "The id of the blueprint.")),
+    responses((status = 204, description = "archived")))]
 pub(crate) async fn archive(
     State(app): State<Shared>,
     authority: Authority,
@@ -194,6 +243,9 @@ pub(crate) async fn archive(
 }
 
 /// Takes an archived blueprint back.
+#[utoipa::path(post, path = "/v1/blueprints/{id}/unarchive", tag = "blueprints",
+    params(("id" = String, Path, description = "The id of the blueprint.")),
+    responses((status = 204, description = "taken back")))]
 pub(crate) async fn unarchive(
     State(app): State<Shared>,
     authority: Authority,

@@ -17,10 +17,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::blueprint::{AgentWork, Program};
 use crate::engine::DispatchOptions;
+use crate::middleware::{AgentResolverMiddleware, SpawnerLayer};
 use crate::server::caller::{Authority, Body};
+use crate::server::openapi::TaskPath;
 use crate::server::problem::Problem;
 use crate::server::runs::routes::source;
 use crate::server::{App, Shared, on_shelf, parse, programs};
@@ -65,17 +68,29 @@ impl Dispatched {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dispatch {
     /// A document, or `{id, version}` of one that the server keeps.
     blueprint: Value,
     /// One of its agents; otherwise the task's.
     agent: Option<String>,
+    /// In place of the task's own.
     prompt: Option<String>,
 }
 
+/// An attempt that has begun; `attempt` is absent where it is queued.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+pub(crate) struct Begun {
+    task_id: String,
+    agent: String,
+    attempt: Option<u32>,
+}
+
 /// Dispatches a task with an agent of a blueprint.
+#[utoipa::path(post, path = "/v1/tasks/{id}/dispatch", tag = "tasks", params(TaskPath),
+    request_body = Dispatch, responses((status = 202, body = Begun)))]
 pub(crate) async fn dispatch(
     State(app): State<Shared>,
     authority: Authority,
@@ -94,6 +109,8 @@ pub(crate) async fn dispatch(
 }
 
 /// Dispatches a task again that is Blocked or Pending, with the agent of its last dispatch.
+#[utoipa::path(post, path = "/v1/tasks/{id}/retry", tag = "tasks", params(TaskPath),
+    responses((status = 202, body = Begun)))]
 pub(crate) async fn retry(
     State(app): State<Shared>,
     authority: Authority,
@@ -181,7 +198,10 @@ async fn begin(
     };
     let before = app.engine.task_attempt(&task).await?;
     let options = DispatchOptions { prompt, timeout: agent.timeout, key: None };
-    let (engine, spawner) = (app.engine.clone(), spawner.clone());
+    // The task may name another agent than the one that is to do it.
+    let named = name.clone();
+    let spawner = AgentResolverMiddleware::new(move |_, _| named.clone()).wrap(spawner.clone());
+    let engine = app.engine.clone();
     let (queue, own) = (program.clone(), name.clone());
     let mut work = tokio::spawn(async move {
         let agent = queue.agent(&own);

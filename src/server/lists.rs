@@ -18,6 +18,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::server::Shared;
 use crate::server::caller::{Authority, Params};
@@ -33,18 +34,24 @@ const LOOKS: usize = 512;
 /// Turns of one request.
 const TURNS: usize = 64;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
     /// Words with commas between.
     status: Option<String>,
     agent: Option<String>,
+    /// Those of the steps of a run.
+    #[param(value_type = Option<String>)]
     run: Option<RunId>,
+    /// The sub-tasks of a task.
+    #[param(value_type = Option<String>)]
     parent: Option<TaskId>,
     /// Milliseconds since 1970, of the start.
     since: Option<u64>,
     until: Option<u64>,
     limit: Option<usize>,
+    /// The `next` of the page before.
     after: Option<String>,
 }
 
@@ -171,6 +178,8 @@ fn place<K: FromStr>(text: &str, epoch: u64) -> Result<Place<K>, Problem> {
 }
 
 /// Lists tasks: all of them, those of a run's steps, or the sub-tasks of one.
+#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", operation_id = "list", params(Wanted),
+    responses((status = 200, body = TaskList)))]
 pub(crate) async fn tasks(
     State(app): State<Shared>,
     authority: Authority,
@@ -222,14 +231,17 @@ fn shown(task: &TaskSummary) -> Value {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Sessions {
     limit: Option<usize>,
     after: Option<String>,
 }
 
 /// Lists sessions; never a token.
+#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", operation_id = "list",
+    params(Sessions), responses((status = 200, body = SessionList)))]
 pub(crate) async fn sessions(
     State(app): State<Shared>,
     authority: Authority,
@@ -252,6 +264,53 @@ pub(crate) async fn sessions(
     });
     let next = next.map(|next| text(&next, app.epoch));
     Ok(Json(json!({ "sessions": all.collect::<Vec<_>>(), "next": next })))
+}
+
+/// A page of tasks.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct TaskList {
+    tasks: Vec<TaskEntry>,
+    next: Option<String>,
+}
+
+/// A task in a list. Times are milliseconds since 1970.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct TaskEntry {
+    task_id: String,
+    agent: String,
+    status: String,
+    attempt: u32,
+    /// Whether that attempt still runs.
+    live: bool,
+    parent: Option<String>,
+    run: Option<String>,
+    /// The key of its open question.
+    question: Option<String>,
+    started_at: u64,
+    changed_at: u64,
+}
+
+/// A page of sessions.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct SessionList {
+    sessions: Vec<SessionEntry>,
+    next: Option<String>,
+}
+
+/// A session in a list. Times are milliseconds since 1970.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct SessionEntry {
+    session_id: String,
+    agent_id: String,
+    role: String,
+    /// attached or detached.
+    link: String,
+    attached_at: u64,
+    last_seen: u64,
 }
 
 /// A number that tells this life of a server from others.

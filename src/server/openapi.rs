@@ -39,6 +39,7 @@ fn built() -> Document {
     let mut document = Base::openapi();
     document.merge(super::quick().into_openapi());
     document.merge(super::held().into_openapi());
+    document.merge(super::streamed().into_openapi());
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A session's token, a worker's token or handle, or the admin's token."))

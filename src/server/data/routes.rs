@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::server::caller::{Authority, Bearer, Params};
 use crate::server::data::{Arrived, Data, failed, file, id_of};
@@ -85,16 +86,35 @@ async fn tree(app: &App, task: TaskId) -> Result<String, Problem> {
     Ok(run.map_or_else(|| root.to_string(), |run| run.to_string()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Of {
     /// The run that an operator's body is for; otherwise it is for everybody.
+    #[param(value_type = Option<String>)]
     run: Option<RunId>,
     /// The task that it is for, with its run or tree.
+    #[param(value_type = Option<String>)]
     task: Option<TaskId>,
 }
 
+/// A body that was taken.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct Taken {
+    /// Follows from the content; fit for the input layer.
+    data_id: String,
+    /// BLAKE3 of the body.
+    hash: String,
+    name: String,
+    bytes: u64,
+}
+
 /// Takes a body under a name, and answers with its id, which follows from its content.
+#[utoipa::path(post, path = "/v1/data/{key}", tag = "data",
+    params(("key" = String, Path, description = "The name."), Of),
+    request_body(content = String, content_type = "application/octet-stream"),
+    responses((status = 201, body = Taken)))]
 pub(crate) async fn emit(
     State(app): State<Shared>,
     holder: Holder,
@@ -172,6 +192,9 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Streams a body, by its id, its hash, or the newest of its name.
+#[utoipa::path(get, path = "/v1/data/{key}", tag = "data",
+    params(("key" = String, Path, description = "An id, a hash, or a name.")),
+    responses((status = 200, body = String, content_type = "application/octet-stream")))]
 pub(crate) async fn read(
     State(app): State<Shared>,
     holder: Holder,

@@ -12,6 +12,7 @@ use axum::http::header::{HeaderMap, LOCATION};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::server::caller::{Authority, Body, Params};
 use crate::server::problem::Problem;
@@ -27,11 +28,13 @@ const PAGE_MAX: usize = 1000;
 /// What a wait leaves of a request's time for its answer.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RunStart)]
 pub(crate) struct Start {
     /// A document, or `{id, version}` of one that the server keeps.
     blueprint: Value,
+    /// The flow's context; an object.
     #[serde(default = "empty")]
     input: Value,
     ttl_secs: Option<u64>,
@@ -63,8 +66,9 @@ pub(crate) fn source(blueprint: Value) -> Result<Source, Problem> {
     Ok(Source::Stored { id, version: version.filter(|version| version != "latest") })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wait {
     /// Seconds.
     #[serde(default)]
@@ -73,6 +77,10 @@ pub(crate) struct Wait {
 
 /// Starts a run: 202 once it is kept, or 200 where it has ended within `?wait=SECS`, which is cut to
 /// the time that a request may take. Under an `Idempotency-Key` the same body gives the same run.
+#[utoipa::path(post, path = "/v1/runs", tag = "runs",
+    params(Wait, ("Idempotency-Key" = Option<String>, Header, description = "Names this start.")),
+    request_body = Start,
+    responses((status = 202, body = RunView), (status = 200, body = RunView)))]
 pub(crate) async fn start(
     State(app): State<Shared>,
     authority: Authority,
@@ -104,6 +112,8 @@ pub(crate) async fn start(
 }
 
 /// Shows a run: at once, or with `?hold=SECS` once it has ended.
+#[utoipa::path(get, path = "/v1/runs/{id}", tag = "runs",
+    params(("id" = String, Path, description = "The id of the run."), Hold), responses((status = 200, body = RunView)))]
 pub(crate) async fn read(
     State(app): State<Shared>,
     authority: Authority,
@@ -119,6 +129,8 @@ pub(crate) async fn read(
 }
 
 /// Cancels a run and its open tasks.
+#[utoipa::path(post, path = "/v1/runs/{id}/cancel", tag = "runs",
+    params(("id" = String, Path, description = "The id of the run.")), responses((status = 200, body = RunView)))]
 pub(crate) async fn cancel(
     State(app): State<Shared>,
     authority: Authority,
@@ -128,20 +140,25 @@ pub(crate) async fn cancel(
     Ok(Json(app.runs.cancel(parse::<RunId>(&id)?).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
     /// Words with commas between; `open` is all that have not ended.
     status: Option<String>,
     blueprint: Option<String>,
     agent: Option<String>,
+    /// Milliseconds since 1970, of the start.
     since: Option<u64>,
     until: Option<u64>,
     limit: Option<usize>,
+    /// The `next` of the page before.
     after: Option<String>,
 }
 
 /// Lists runs, the newest first. `next` is what `after` is to be for the next page.
+#[utoipa::path(get, path = "/v1/runs", tag = "runs", params(Wanted),
+    responses((status = 200, body = RunList)))]
 pub(crate) async fn list(
     State(app): State<Shared>,
     authority: Authority,
@@ -160,6 +177,14 @@ pub(crate) async fn list(
     let (runs, next) = app.runs.list(filter).await?;
     let next = next.map(|(at, id)| format!("{at:x}.{id}"));
     Ok(Json(json!({ "runs": runs, "next": next })))
+}
+
+/// A page of runs, without their reports and tasks.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct RunList {
+    runs: Vec<RunView>,
+    next: Option<String>,
 }
 
 fn cursor(text: &str) -> Result<(u64, RunId), Problem> {
