@@ -33,6 +33,8 @@ mod caller;
 mod events;
 mod guard;
 mod health;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod problem;
 mod questions;
 mod sessions;
@@ -41,6 +43,8 @@ mod tasks;
 mod worker;
 
 pub use admin::AdminToken;
+#[cfg(feature = "mcp")]
+pub use mcp::serve_stdio;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -93,6 +97,21 @@ struct App {
 
 type Shared = Arc<App>;
 
+impl App {
+    fn new(engine: Engine, admin: AdminToken, cfg: ServerCfg) -> Self {
+        Self {
+            guard: Guard::new(&cfg.hosts, &cfg.origins),
+            streams: Arc::new(Semaphore::new(cfg.streams)),
+            engine,
+            admin,
+            cfg,
+            tally: Arc::default(),
+            draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+        }
+    }
+}
+
 /// A server that has its address and does not answer yet.
 pub struct Server {
     listener: TcpListener,
@@ -122,17 +141,7 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
-        let app = App {
-            guard: Guard::new(&cfg.hosts, &cfg.origins),
-            streams: Arc::new(Semaphore::new(cfg.streams)),
-            engine,
-            admin,
-            cfg,
-            tally: Arc::default(),
-            draining: AtomicBool::new(false),
-            closing: CancellationToken::new(),
-        };
-        Ok(Self { listener, app: Arc::new(app) })
+        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg)) })
     }
 
     /// Where it listens.
@@ -208,6 +217,8 @@ fn router(app: Shared) -> Router {
     let held = Router::new()
         .route("/v1/tasks/{id}", get(tasks::read))
         .route("/v1/events", get(events::stream));
+    #[cfg(feature = "mcp")]
+    let held = held.route("/mcp", mcp::route(&app));
     quick
         .merge(held)
         .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))

@@ -44,7 +44,7 @@ pub(crate) async fn ready(State(app): State<Shared>) -> Response {
 
 /// A response that is whole whatever its status.
 #[derive(Clone)]
-struct Whole;
+pub(crate) struct Whole;
 
 /// Whether a response with the status of a refusal is to stay as it is.
 pub(crate) fn is_whole(response: &Response) -> bool {

@@ -61,8 +61,20 @@ impl Problem {
         Self::new(StatusCode::GONE, "attempt_ended", detail)
     }
 
-    /// The problem as a whole response.
-    pub(crate) fn respond(&self, request_id: &str) -> Response {
+    /// The stable name of the problem.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// What is wrong, as a sentence.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The document, without the request's id.
+    pub(crate) fn document(&self) -> Map<String, Value> {
         let mut body = self.fields.clone();
         body.insert("type".to_owned(), format!("urn:adjutant:problem:{}", self.code).into());
         body.insert("title".to_owned(), self.status.canonical_reason().into());
@@ -70,10 +82,16 @@ impl Problem {
         body.insert("detail".to_owned(), self.detail.clone().into());
         body.insert("code".to_owned(), self.code.into());
         body.insert("retryable".to_owned(), self.retryable.into());
-        body.insert("request_id".to_owned(), request_id.into());
         if let Some(hint) = hint(self.code) {
             body.insert("hint".to_owned(), hint.into());
         }
+        body
+    }
+
+    /// The problem as a whole response.
+    pub(crate) fn respond(&self, request_id: &str) -> Response {
+        let mut body = self.document();
+        body.insert("request_id".to_owned(), request_id.into());
         let mut response = (self.status, Value::Object(body).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);

@@ -1,0 +1,170 @@
+//! The engine as a server of the Model Context Protocol: over HTTP at `/mcp`, and over the standard
+//! streams of a program.
+//!
+//! Clients of the protocol's revision of July 2026 have no session with the server, and older ones
+//! do, so nothing is kept here between two calls: what a call begins lives in the engine, and every
+//! reply names it by an id. A tool calls what the HTTP route of its kind calls.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, Implementation, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::{RequestContext, RoleServer};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ErrorData, ServerHandler};
+
+use crate::server::Shared;
+use crate::server::caller::Authority;
+use crate::server::health::Whole;
+use crate::server::problem::Problem;
+use tool::{Call, Entry};
+
+mod blueprints;
+mod look;
+mod operators;
+mod output;
+mod questions;
+mod resources;
+mod runs;
+mod stdio;
+mod tool;
+mod wait;
+
+pub use stdio::serve_stdio;
+
+const INSTRUCTIONS: &str = "\
+Runs swarms of agents that a blueprint describes, and lets you take part in them. Start with \
+run_blueprint; it answers with a run_id when the run takes longer than the wait, and run_status waits \
+on. A run whose status is `waiting` has asked somebody: list_questions, then answer_question. The \
+resources adjutant://guides/blueprint, /worker and /answer say how each of these is done, \
+adjutant://schema/blueprint is the document's JSON Schema. Tools that end something show what they \
+would do until `confirm` is true.";
+
+/// All tools, by name.
+fn tools() -> &'static [Entry] {
+    static TOOLS: OnceLock<Vec<Entry>> = OnceLock::new();
+    TOOLS.get_or_init(|| {
+        let mut all = runs::tools();
+        all.extend(questions::tools());
+        all.extend(operators::tools());
+        all.extend(output::tools());
+        all.extend(blueprints::tools());
+        all.extend(look::tools());
+        all.sort_by(|one, other| one.tool.name.cmp(&other.tool.name));
+        all
+    })
+}
+
+/// Who serves one client, or one request of it.
+#[derive(Clone)]
+struct Mcp {
+    app: Shared,
+    /// Whose calls these are where no request says it.
+    own: Option<Authority>,
+}
+
+impl Mcp {
+    fn who(&self, context: &RequestContext<RoleServer>) -> Result<Authority, ErrorData> {
+        let parts = context.extensions.get::<axum::http::request::Parts>();
+        let told = parts.and_then(|parts| parts.extensions.get::<Authority>());
+        told.or(self.own.as_ref())
+            .cloned()
+            .ok_or_else(|| ErrorData::invalid_request("nobody vouches for this request", None))
+    }
+}
+
+impl ServerHandler for Mcp {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
+        let own = Implementation::new("adjutant", env!("CARGO_PKG_VERSION"));
+        ServerConfig::new(capabilities).with_server_info(own).with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(
+            tools().iter().map(|entry| entry.tool.clone()).collect(),
+        ))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        tools().iter().find(|entry| entry.tool.name == name).map(|entry| entry.tool.clone())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let who = self.who(&context)?;
+        let Some(entry) = tools().iter().find(|entry| entry.tool.name == request.name) else {
+            let told = format!("there is no tool {}; tools/list names them", request.name);
+            return Err(ErrorData::invalid_params(told, None));
+        };
+        let call = Call {
+            app: self.app.clone(),
+            who,
+            context,
+            answers: request.input_responses,
+            state: request.request_state,
+        };
+        Ok(entry.act(call, request.arguments.unwrap_or_default()).await)
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Ok(ListResourcesResult::with_all_items(resources::list()))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(ListResourceTemplatesResult::with_all_items(resources::templates()))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let who = self.who(&context)?;
+        resources::read(&self.app, &who, &request.uri).await.map(Into::into)
+    }
+}
+
+/// The route `/mcp`. It stands behind the server's own checks of Host and Origin; each of its
+/// requests needs the admin's bearer or a session's token.
+pub(crate) fn route(app: &Shared) -> MethodRouter<Shared> {
+    let mut config = StreamableHttpServerConfig::default()
+        .disable_allowed_hosts()
+        .with_max_request_body_bytes(app.cfg.body_bytes)
+        .with_sse_keep_alive(Some(app.cfg.heartbeat))
+        .with_cancellation_token(app.closing.clone());
+    config.sse_retry = None;
+    let handler = Mcp { app: app.clone(), own: None };
+    let sessions = Arc::new(LocalSessionManager::default());
+    let service = StreamableHttpService::new(move || Ok(handler.clone()), sessions, config);
+    any(async move |State(app): State<Shared>, who: Authority, mut request: Request| {
+        who.vouch(&app).await?;
+        request.extensions_mut().insert(who);
+        let mut response: Response = service.handle(request).await.into_response();
+        // Its refusals are messages of the protocol, which clients read.
+        response.extensions_mut().insert(Whole);
+        Ok::<_, Problem>(response)
+    })
+}
