@@ -58,9 +58,10 @@ TERM and Ctrl-C make it unready at once; attempts at work get --grace to end. A 
 
 const MCP_EXAMPLES: &str = "\
 In the settings of a client:
-  {\"mcpServers\": {\"adjutant\": {\"command\": \"adjutant\", \"args\": [\"mcp\"]}}}
+  {\"mcpServers\": {\"adjutant\": {\"command\": \"adjutant\", \"args\": [\"mcp\", \"--program\", \"sh\"]}}}
 
-The client starts the program, and may do with it what you may: a blueprint names programs, which run as you.
+The client starts the program, and may do with it what you may, apart from one thing: blueprints may run only
+the programs that are named here. Those run as you, with any arguments.
 Standard output carries the protocol alone; the log goes to standard error. When the client leaves, what runs
 is stopped, and runs that are kept stay open for `adjutant resume`. A server has the same at /mcp.";
 
@@ -225,6 +226,10 @@ pub(crate) struct ServeArgs {
 pub(crate) struct McpArgs {
     #[command(flatten)]
     pub(crate) store: StoreArg,
+    /// A program that the agents of a blueprint may run, a bare name or an absolute path; `sh`
+    /// allows shell lines. Without any, none may.
+    #[arg(long = "program", value_name = "NAME|PATH")]
+    pub(crate) programs: Vec<String>,
     /// Longest that attempts at work get to end once the client has left, in seconds.
     #[arg(long, value_name = "SECS", default_value_t = 8)]
     pub(crate) grace: u64,

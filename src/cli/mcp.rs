@@ -26,7 +26,8 @@ async fn command(args: McpArgs) -> anyhow::Result<i32> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(listen(signals, stop.clone()));
     let grace = Duration::from_secs(args.grace);
-    let ended = serve_stdio(engine.clone(), ServerCfg::default(), stop, grace).await;
+    let cfg = ServerCfg { programs: args.programs, ..ServerCfg::default() };
+    let ended = serve_stdio(engine.clone(), cfg, stop, grace).await;
     signals.abort();
     lapses.abort();
     say(&format!("adjutant: {}", ended?));

@@ -3,7 +3,6 @@
 //!
 //! A token is decoded here and verified by the engine, in the call that it is for.
 
-use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::token::CapToken;
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -67,34 +66,6 @@ impl FromRequestParts<Shared> for Admin {
             return Err(Problem::new(StatusCode::FORBIDDEN, "admin_only", detail));
         }
         Err(Problem::unauthenticated("the bearer is not the admin's token"))
-    }
-}
-
-/// Who asks for what an operator may: the admin, who may do everything, or the holder of a token.
-#[derive(Debug, Clone)]
-pub(crate) enum Authority {
-    Admin,
-    /// Decoded; the engine verifies it in each call.
-    Token(CapToken),
-}
-
-impl Authority {
-    /// Refuses a token that the engine does not know, whatever it is to be used for.
-    pub(crate) async fn vouch(&self, app: &Shared) -> Result<(), Problem> {
-        match self {
-            Self::Admin => Ok(()),
-            // What every session may do, and no worker.
-            Self::Token(token) => Ok(app.engine.verify_token(token, Verb::Heartbeat).await?),
-        }
-    }
-}
-
-impl FromRequestParts<Shared> for Authority {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
-        let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
-        if app.admin.is(&bearer) { Ok(Self::Admin) } else { decode(&bearer).map(Self::Token) }
     }
 }
 

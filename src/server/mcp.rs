@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use adjutant_actors::model::role::Verb;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
@@ -67,13 +68,13 @@ fn tools() -> &'static [Entry] {
 struct Mcp {
     app: Shared,
     /// Whose calls these are where no request says it.
-    own: Option<Authority>,
+    own: Option<Arc<Authority>>,
 }
 
 impl Mcp {
-    fn who(&self, context: &RequestContext<RoleServer>) -> Result<Authority, ErrorData> {
+    fn who(&self, context: &RequestContext<RoleServer>) -> Result<Arc<Authority>, ErrorData> {
         let parts = context.extensions.get::<axum::http::request::Parts>();
-        let told = parts.and_then(|parts| parts.extensions.get::<Authority>());
+        let told = parts.and_then(|parts| parts.extensions.get::<Arc<Authority>>());
         told.or(self.own.as_ref())
             .cloned()
             .ok_or_else(|| ErrorData::invalid_request("nobody vouches for this request", None))
@@ -160,8 +161,9 @@ pub(crate) fn route(app: &Shared) -> MethodRouter<Shared> {
     let sessions = Arc::new(LocalSessionManager::default());
     let service = StreamableHttpService::new(move || Ok(handler.clone()), sessions, config);
     any(async move |State(app): State<Shared>, who: Authority, mut request: Request| {
-        who.vouch(&app).await?;
-        request.extensions_mut().insert(who);
+        // What every session may do, and no worker.
+        who.may(&app, Verb::Heartbeat).await?;
+        request.extensions_mut().insert(Arc::new(who));
         let mut response: Response = service.handle(request).await.into_response();
         // Its refusals are messages of the protocol, which clients read.
         response.extensions_mut().insert(Whole);

@@ -1,19 +1,18 @@
 //! Questions to the senior: what is open, and the answers.
 
 use adjutant_actors::model::ids::ResumeKey;
-use adjutant_actors::state::resumes::ResumePending;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::server::caller::{Authority, Body, Token};
+use crate::server::caller::{Body, Token};
 use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
 
 /// Questions in one list, at most.
-const LIST_MAX: usize = 1000;
+pub(crate) const LIST_MAX: usize = 1000;
 
 /// Lists the open questions, oldest first.
 pub(crate) async fn list(
@@ -30,33 +29,6 @@ pub(crate) async fn list(
         })
     });
     Ok(Json(json!({ "questions": shown.collect::<Vec<_>>() })))
-}
-
-/// The open questions, oldest first.
-pub(crate) async fn open(
-    app: &Shared,
-    who: &Authority,
-) -> Result<Vec<(ResumeKey, ResumePending)>, Problem> {
-    let open = match who {
-        Authority::Admin => {
-            app.engine.with_state("open_questions", |state| state.open_questions(LIST_MAX)).await
-        }
-        Authority::Token(token) => app.engine.open_questions(token, LIST_MAX).await,
-    };
-    Ok(open?)
-}
-
-/// Gives an answer to a question.
-pub(crate) async fn give(
-    app: &Shared,
-    who: &Authority,
-    key: ResumeKey,
-    answer: Value,
-) -> Result<(), Problem> {
-    Ok(match who {
-        Authority::Admin => app.engine.resume(key, answer).await?,
-        Authority::Token(token) => app.engine.answer_query(token, key, answer).await?,
-    })
 }
 
 #[derive(Deserialize)]

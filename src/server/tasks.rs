@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::TaskId;
-use adjutant_actors::model::output::OutputEvent;
 use adjutant_actors::model::task::{OnInterrupt, TaskSpec, TaskState};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -15,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::engine::TaskOptions;
-use crate::server::caller::{Authority, Body, Params, Token};
+use crate::server::caller::{Body, Params, Token};
 use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
 
@@ -96,35 +95,6 @@ pub(crate) async fn trace(
     let (task, limit) = (parse::<TaskId>(&id)?, past.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX));
     let events = app.engine.read_trace(&token, Some(&task), past.after, limit).await?;
     Ok(Json(json!({ "events": events, "limit": limit })))
-}
-
-/// A task as it is.
-pub(crate) async fn state_of(
-    app: &Shared,
-    who: &Authority,
-    task: &TaskId,
-) -> Result<TaskState, Problem> {
-    let id = *task;
-    match who {
-        Authority::Token(token) => Ok(app.engine.read_task_state(token, task).await?),
-        Authority::Admin => {
-            let found = app.engine.with_state("read_task_state", move |state| state.task(&id));
-            found.await?.ok_or_else(|| EngineError::TaskNotFound(id.to_string()).into())
-        }
-    }
-}
-
-/// What an attempt sent, in its order.
-pub(crate) async fn output_of(
-    app: &Shared,
-    who: &Authority,
-    task: &TaskId,
-    attempt: u32,
-) -> Result<Vec<OutputEvent>, Problem> {
-    Ok(match who {
-        Authority::Token(token) => app.engine.read_output(token, task, attempt).await?,
-        Authority::Admin => app.engine.output_tail(task, attempt).await,
-    })
 }
 
 /// What an attempt sent, in its order.

@@ -1,5 +1,6 @@
 //! What tasks are and what their attempts sent, as a tool.
 
+use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::output::OutputEvent;
 use adjutant_actors::model::task::TaskState;
@@ -8,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::server::mcp::tool::{Call, Effect, Entry, Reply};
+use crate::server::parse;
 use crate::server::problem::Problem;
-use crate::server::{parse, tasks};
 
 /// Pieces of output in one reply, at most; the last ones count most.
 const PIECES_MAX: usize = 200;
+const NOT_SHOWN: &str = "the pieces are shown to whoever may read traces: an observer, or the admin";
 
 pub(crate) fn tools() -> Vec<Entry> {
     let about = "Shows a task with what one of its attempts sent: progress, partial pieces, artifacts and the final \
@@ -82,16 +84,25 @@ struct Output {
     output: Vec<Value>,
     /// How many earlier pieces are not shown.
     left_out: usize,
+    /// Why the pieces are not shown, where they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
 }
 
 async fn read(call: Call, read: Read) -> Result<Reply<Output>, Problem> {
     let id: TaskId = parse(&read.task_id)?;
-    let task = tasks::state_of(&call.app, &call.who, &id).await?;
+    let task = call.app.engine.read_task_as(call.who.caller(), &id).await?;
     let attempt = read.attempt.unwrap_or(task.attempt);
-    let sent = tasks::output_of(&call.app, &call.who, &id, attempt).await?;
+    let sent = call.app.engine.read_output_as(call.who.caller(), &id, attempt).await;
+    let (sent, note) = match sent {
+        Ok(sent) => (sent, None),
+        // An operator sees what became of its tasks, and not how.
+        Err(EngineError::RoleViolation { .. }) => (Vec::new(), Some(NOT_SHOWN)),
+        Err(error) => return Err(error.into()),
+    };
     let left_out = sent.len().saturating_sub(read.last.unwrap_or(PIECES_MAX).clamp(1, PIECES_MAX));
     let output = sent.iter().skip(left_out).map(piece).collect();
-    Ok(Reply::Done(Output { task: task.into(), attempt, output, left_out }))
+    Ok(Reply::Done(Output { task: task.into(), attempt, output, left_out, note }))
 }
 
 fn piece(event: &OutputEvent) -> Value {

@@ -1,7 +1,7 @@
 //! The questions to the senior as tools, and as questions to the client's own user.
 
 use adjutant_actors::errors::EngineError;
-use adjutant_actors::model::ids::{ResumeKey, TaskId};
+use adjutant_actors::model::ids::ResumeKey;
 use rmcp::model::{
     ElicitRequest, ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema,
     InputRequest, InputRequests, InputRequiredResult, ProtocolVersion,
@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::server::mcp::tool::{Call, Effect, Entry, Reply};
+use crate::server::parse;
 use crate::server::problem::Problem;
-use crate::server::questions;
+use crate::server::questions::LIST_MAX;
 
 /// The one field of the form in which a user answers.
 const FIELD: &str = "answer";
@@ -79,7 +80,7 @@ async fn list(call: Call, list: List) -> Result<Reply<Listed>, Problem> {
 
 /// The open questions that the caller may answer, the oldest first.
 pub(crate) async fn open(call: &Call) -> Result<Vec<Question>, Problem> {
-    let open = questions::open(&call.app, &call.who).await?;
+    let open = call.app.engine.open_questions_as(call.who.caller(), LIST_MAX).await?;
     let shown = open.into_iter().map(|(key, pending)| Question {
         key: key.to_string(),
         task_id: pending.task_id.to_string(),
@@ -112,8 +113,8 @@ async fn answer(call: Call, given: Answer) -> Result<Reply<Answered>, Problem> {
 }
 
 async fn give(call: &Call, key: &str, answer: Value) -> Result<(), Problem> {
-    let key: ResumeKey = crate::server::parse(key)?;
-    questions::give(&call.app, &call.who, key, answer).await
+    let key: ResumeKey = parse(key)?;
+    Ok(call.app.engine.answer_as(call.who.caller(), key, answer).await?)
 }
 
 /// How a client's own user can be asked.
@@ -205,11 +206,6 @@ fn form(question: &Question) -> ElicitRequestParams {
         })
         .build_unchecked();
     ElicitRequestParams::FormElicitationParams { meta: None, message, requested_schema }
-}
-
-/// Whether a task's question is open.
-pub(crate) fn is_of(question: &Question, tasks: &[TaskId]) -> bool {
-    tasks.iter().any(|task| task.to_string() == question.task_id)
 }
 
 #[cfg(test)]

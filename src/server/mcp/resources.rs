@@ -9,7 +9,7 @@ use crate::server::caller::Authority;
 use crate::server::mcp::output::Task;
 use crate::server::mcp::runs;
 use crate::server::problem::Problem;
-use crate::server::{Shared, parse, tasks};
+use crate::server::{Shared, parse};
 
 const SCHEMA: &str = "adjutant://schema/blueprint";
 const RUNS: &str = "adjutant://runs/";
@@ -86,10 +86,10 @@ pub(crate) async fn read(
         (json(runs::shown(app, who, id).await.map_err(refused)?), JSON)
     } else if let Some(id) = uri.strip_prefix(TASKS) {
         let task = match parse(id) {
-            Ok(id) => tasks::state_of(app, who, &id).await.map(Task::from),
+            Ok(id) => app.engine.read_task_as(who.caller(), &id).await.map_err(Problem::from),
             Err(problem) => Err(problem),
         };
-        (json(task.map_err(refused)?), JSON)
+        (json(Task::from(task.map_err(refused)?)), JSON)
     } else {
         let told = format!("there is no resource {uri}; resources/list names them");
         return Err(ErrorData::resource_not_found(told, None));

@@ -26,7 +26,7 @@ use crate::server::problem::Problem;
 /// A call of a tool: who calls, and how to reach the client meanwhile.
 pub(crate) struct Call {
     pub(crate) app: Shared,
-    pub(crate) who: Authority,
+    pub(crate) who: Arc<Authority>,
     pub(crate) context: RequestContext<RoleServer>,
     /// What the client brings to a call that it repeats.
     pub(crate) answers: Option<InputResponses>,
