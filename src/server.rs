@@ -20,12 +20,16 @@ use axum::routing::{delete, get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::blueprint::Functions;
 use crate::engine::Engine;
 use guard::Guard;
 use problem::Problem;
+use runs::Runs;
+pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
 use tally::Tally;
 
 mod admin;
@@ -36,8 +40,11 @@ mod health;
 #[cfg(feature = "mcp")]
 mod mcp;
 mod problem;
+mod programs;
 mod questions;
+mod runs;
 mod sessions;
+mod shelf;
 mod tally;
 mod tasks;
 mod worker;
@@ -53,7 +60,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What may be said of a server. Use the struct update syntax.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerCfg {
     /// Names, without a port, under which the server may be asked for, beside those of loopback.
     pub hosts: Vec<String>,
@@ -67,6 +74,27 @@ pub struct ServerCfg {
     pub heartbeat: Duration,
     /// Event streams at a time, at most.
     pub streams: usize,
+    /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
+    /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
+    /// programs any arguments.
+    pub programs: Vec<String>,
+    /// Functions that the agents of such a blueprint may be.
+    pub functions: Functions,
+    /// Runs that are carried on at a time, at most.
+    pub runs: usize,
+    /// Where the server keeps what is not the engine's; otherwise in memory.
+    pub shelf: Arc<dyn Shelf>,
+}
+
+impl std::fmt::Debug for ServerCfg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerCfg")
+            .field("hosts", &self.hosts)
+            .field("origins", &self.origins)
+            .field("programs", &self.programs)
+            .field("runs", &self.runs)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ServerCfg {
@@ -78,6 +106,10 @@ impl Default for ServerCfg {
             request_time: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             streams: 4096,
+            programs: Vec::new(),
+            functions: Functions::new(),
+            runs: 256,
+            shelf: Arc::new(MemoryShelf::default()),
         }
     }
 }
@@ -87,7 +119,8 @@ struct App {
     engine: Engine,
     admin: AdminToken,
     guard: Guard,
-    cfg: ServerCfg,
+    cfg: Arc<ServerCfg>,
+    runs: Runs,
     tally: Arc<Tally>,
     draining: AtomicBool,
     /// Ends the event streams.
@@ -98,8 +131,12 @@ struct App {
 type Shared = Arc<App>;
 
 impl App {
-    fn new(engine: Engine, admin: AdminToken, cfg: ServerCfg) -> Self {
-        Self {
+    /// Starts what runs beside the engine. Needs a runtime.
+    async fn new(engine: Engine, admin: AdminToken, cfg: ServerCfg) -> std::io::Result<Self> {
+        let cfg = Arc::new(cfg);
+        let runs = Runs::new(engine.clone(), cfg.clone(), cfg.shelf.clone()).await?;
+        Ok(Self {
+            runs,
             guard: Guard::new(&cfg.hosts, &cfg.origins),
             streams: Arc::new(Semaphore::new(cfg.streams)),
             engine,
@@ -108,7 +145,24 @@ impl App {
             tally: Arc::default(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
-        }
+        })
+    }
+
+    /// Begins what goes on by itself until the end: counting, and the runs that were left open.
+    async fn begin(&self) -> std::io::Result<AbortOnDropHandle<()>> {
+        let tally = tally::follow(self).await.map_err(std::io::Error::other)?;
+        let resumed = self.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, "open runs go on");
+        Ok(AbortOnDropHandle::new(tally))
+    }
+
+    /// Takes nothing new, leaves the runs and brings the engine down.
+    async fn end(&self, grace: Duration) -> ShutdownReport {
+        self.draining.store(true, Ordering::Release);
+        // Runs get half of the grace, and their attempts what is left.
+        let begun = tokio::time::Instant::now();
+        self.runs.leave(grace / 2).await;
+        self.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
     }
 }
 
@@ -141,7 +195,7 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg)) })
+        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) })
     }
 
     /// Where it listens.
@@ -167,8 +221,7 @@ impl Server {
         grace: Duration,
     ) -> std::io::Result<ShutdownReport> {
         let Self { listener, app } = self;
-        let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
-        let _end = tokio_util::task::AbortOnDropHandle::new(tally);
+        let _tally = app.begin().await?;
         let closing = app.closing.clone().cancelled_owned();
         let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
         let mut serving = pin!(serving.into_future());
@@ -176,11 +229,7 @@ impl Server {
             ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
             () = stop.cancelled() => {}
         }
-        app.draining.store(true, Ordering::Release);
-        let down = async {
-            let linger = tokio::time::sleep(linger);
-            tokio::join!(app.engine.shutdown(grace), linger).0
-        };
+        let down = async { tokio::join!(app.end(grace), tokio::time::sleep(linger)).0 };
         let report = tokio::select! {
             report = down => report,
             ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
@@ -211,11 +260,14 @@ fn router(app: Shared) -> Router {
         .route("/v1/worker/prompt", get(worker::prompt))
         .route("/v1/worker/result", post(worker::result))
         .route("/v1/worker/submit", post(worker::submit))
+        .route("/v1/runs", post(runs::routes::start).get(runs::routes::list))
+        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel))
         .route("/v1/questions", get(questions::list))
         .route("/v1/questions/{key}/answer", post(questions::answer))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time));
     let held = Router::new()
         .route("/v1/tasks/{id}", get(tasks::read))
+        .route("/v1/runs/{id}", get(runs::routes::read))
         .route("/v1/events", get(events::stream));
     #[cfg(feature = "mcp")]
     let held = held.route("/mcp", mcp::route(&app));

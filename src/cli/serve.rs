@@ -32,7 +32,13 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
     let engine = open_engine(store).await?;
     let lapses = engine.start_detach_loop();
-    let cfg = ServerCfg { hosts: args.hosts, origins: args.origins, ..ServerCfg::default() };
+    let cfg = ServerCfg {
+        hosts: args.hosts,
+        origins: args.origins,
+        programs: args.programs,
+        runs: args.runs,
+        ..ServerCfg::default()
+    };
     let server = Server::bind(engine.clone(), args.listen, admin, cfg)
         .await
         .with_context(|| format!("{} cannot be listened on", args.listen))?;

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::server::Shared;
-use crate::server::caller::{Bearer, decode};
+use crate::server::caller::Authority;
 use crate::server::problem::Problem;
 use crate::server::tally::metric;
 
@@ -54,11 +54,9 @@ pub(crate) fn is_whole(response: &Response) -> bool {
 /// The metrics, for the admin or who may read the trace.
 pub(crate) async fn metrics(
     State(app): State<Shared>,
-    Bearer(bearer): Bearer,
+    authority: Authority,
 ) -> Result<Response, Problem> {
-    if !app.admin.is(&bearer) {
-        app.engine.verify_token(&decode(&bearer)?, Verb::ReadTrace).await?;
-    }
+    app.engine.verify_as(authority.caller(), Verb::ReadTrace).await?;
     let mut out = String::new();
     app.tally.write(&mut out);
     let (counts, queued) = (app.engine.counts(), app.engine.queued_turns());
@@ -72,6 +70,8 @@ pub(crate) async fn metrics(
         metric(&mut out, "counter", name, help, value);
     }
     metric(&mut out, "gauge", "queued_turns", "Turns that wait.", queued as u64);
+    let runs = app.runs.count() as u64;
+    metric(&mut out, "gauge", "live_runs", "Runs that are carried on.", runs);
     let streams = app.cfg.streams.saturating_sub(app.streams.available_permits());
     metric(&mut out, "gauge", "event_streams", "Event streams that are open.", streams as u64);
     let look = |state: &mut adjutant_actors::state::EngineState| {

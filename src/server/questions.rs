@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::server::caller::{Body, Token};
+use crate::server::caller::{Authority, Body};
 use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
 
@@ -17,9 +17,9 @@ pub(crate) const LIST_MAX: usize = 1000;
 /// Lists the open questions, oldest first.
 pub(crate) async fn list(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
 ) -> Result<Json<Value>, Problem> {
-    let open = app.engine.open_questions(&token, LIST_MAX).await?;
+    let open = app.engine.open_questions_as(authority.caller(), LIST_MAX).await?;
     let shown = open.iter().map(|(key, pending)| {
         json!({
             "key": key,
@@ -40,10 +40,10 @@ pub(crate) struct Answer {
 /// Answers a question. The first answer wins.
 pub(crate) async fn answer(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     Path(key): Path<String>,
     Body(body): Body<Answer>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.answer_query(&token, parse::<ResumeKey>(&key)?, body.answer).await?;
+    app.engine.answer_as(authority.caller(), parse::<ResumeKey>(&key)?, body.answer).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -27,8 +27,12 @@ fn guarded() -> Vec<(Method, &'static str)> {
         (post.clone(), "/v1/worker/result"),
         (post.clone(), "/v1/worker/submit"),
         (get.clone(), "/v1/questions"),
-        (post, "/v1/questions/K-1/answer"),
-        (get, "/v1/events"),
+        (post.clone(), "/v1/questions/K-1/answer"),
+        (post.clone(), "/v1/runs"),
+        (post, "/v1/runs/R-1/cancel"),
+        (get.clone(), "/v1/events"),
+        (get.clone(), "/v1/runs"),
+        (get.clone(), "/v1/runs/R-1"),
     ]
 }
 
@@ -62,7 +66,7 @@ async fn only_the_admin_attaches_sessions_and_none_of_workers() {
 #[tokio::test]
 async fn the_admins_token_is_no_session() {
     let desk = Desk::new().await;
-    let refused = desk.get("/v1/events", &desk.admin).await;
+    let refused = desk.get("/v1/session", &desk.admin).await;
     problem(refused, 401, "unauthenticated").await;
 }
 

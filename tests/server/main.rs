@@ -5,6 +5,7 @@
 mod child;
 mod desk;
 mod doors;
+mod runs;
 mod streams;
 mod workers;
 mod works;

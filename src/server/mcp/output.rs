@@ -14,7 +14,8 @@ use crate::server::problem::Problem;
 
 /// Pieces of output in one reply, at most; the last ones count most.
 const PIECES_MAX: usize = 200;
-const NOT_SHOWN: &str = "the pieces are shown to whoever may read traces: an observer, or the admin";
+const NOT_SHOWN: &str =
+    "the pieces are shown to whoever may read traces: an observer, or the admin";
 
 pub(crate) fn tools() -> Vec<Entry> {
     let about = "Shows a task with what one of its attempts sent: progress, partial pieces, artifacts and the final \

@@ -24,7 +24,7 @@ use crate::server::mcp::tool::{Call, Effect, Entry, Reply};
 use crate::server::mcp::wait::within;
 use crate::server::problem::Problem;
 use crate::server::runs::routes::{cursor, page_mark};
-use crate::server::runs::{NewRun, OperatorWish, RunFilter, RunView, Source, Standing};
+use crate::server::runs::{NewRun, OperatorWish, RunFilter, RunView, Source, Standing, standings};
 use crate::server::{Shared, parse};
 
 /// How long a call waits for a run that says nothing of it.
@@ -70,7 +70,10 @@ pub(crate) fn tools() -> Vec<Entry> {
         ),
         Entry::new(
             "list_runs",
-            ("List runs", "Lists runs, the newest first, with their status. `next` gives the next page."),
+            (
+                "List runs",
+                "Lists runs, the newest first, with their status. `next` gives the next page.",
+            ),
             Effect::Reads,
             list,
         ),

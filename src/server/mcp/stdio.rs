@@ -6,12 +6,11 @@ use std::time::Duration;
 use adjutant_actors::system::ShutdownReport;
 use rmcp::service::{ServerInitializeError, serve_server_with_ct};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::Engine;
 use crate::server::caller::Authority;
 use crate::server::mcp::Mcp;
-use crate::server::{AdminToken, App, ServerCfg, tally};
+use crate::server::{AdminToken, App, ServerCfg};
 
 /// Serves the Model Context Protocol on standard input and output, until the input ends or `stop`
 /// is cancelled, then brings the engine down within `grace`.
@@ -27,10 +26,9 @@ pub async fn serve_stdio(
     stop: CancellationToken,
     grace: Duration,
 ) -> std::io::Result<ShutdownReport> {
-    let app = Arc::new(App::new(engine, AdminToken::of_nobody()?, cfg));
-    let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
-    let _end = AbortOnDropHandle::new(tally);
-    let handler = Mcp { app: app.clone(), own: Some(Authority::Admin) };
+    let app = Arc::new(App::new(engine, AdminToken::of_nobody()?, cfg).await?);
+    let _tally = app.begin().await?;
+    let handler = Mcp { app: app.clone(), own: Some(Arc::new(Authority::Admin)) };
     let streams = rmcp::transport::io::stdio_pipes();
     let served = match serve_server_with_ct(handler, streams, stop).await {
         Ok(service) => service.waiting().await.map(|_| ()).map_err(std::io::Error::other),
@@ -40,7 +38,7 @@ pub async fn serve_stdio(
         }
         Err(error) => Err(std::io::Error::other(error)),
     };
-    let report = app.engine.shutdown(grace).await;
+    let report = app.end(grace).await;
     app.closing.cancel();
     served.map(|()| report)
 }
