@@ -6,15 +6,17 @@
 //! reply names it by an id. A tool calls what the HTTP route of its kind calls.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use adjutant_actors::model::role::Verb;
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, Implementation, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-    ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
+    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -47,6 +49,15 @@ on. A run whose status is `waiting` has asked somebody: list_questions, then ans
 resources adjutant://guides/blueprint, /worker and /answer say how each of these is done, \
 adjutant://schema/blueprint is the document's JSON Schema. Tools that end something show what they \
 would do until `confirm` is true.";
+
+/// How long a session of the protocol's older revisions lives without a request.
+const SESSION_IDLE: Duration = Duration::from_secs(3600);
+
+/// The header that names such a session.
+const SESSION_ID: &str = "mcp-session-id";
+
+/// The header that names the revision.
+const VERSION: &str = "mcp-protocol-version";
 
 /// All tools, by name.
 fn tools() -> &'static [Entry] {
@@ -148,6 +159,13 @@ impl ServerHandler for Mcp {
     }
 }
 
+/// Whether a request may open a session: it is in none, and not of a revision that has none.
+fn opens_session(headers: &HeaderMap) -> bool {
+    let newest = ProtocolVersion::V_2026_07_28;
+    let version = headers.get(VERSION).and_then(|version| version.to_str().ok());
+    !headers.contains_key(SESSION_ID) && version.is_none_or(|version| version < newest.as_str())
+}
+
 /// The route `/mcp`. It stands behind the server's own checks of Host and Origin; each of its
 /// requests needs the admin's bearer or a session's token.
 pub(crate) fn route(app: &Shared) -> MethodRouter<Shared> {
@@ -158,11 +176,18 @@ pub(crate) fn route(app: &Shared) -> MethodRouter<Shared> {
         .with_cancellation_token(app.closing.clone());
     config.sse_retry = None;
     let handler = Mcp { app: app.clone(), own: None };
-    let sessions = Arc::new(LocalSessionManager::default());
-    let service = StreamableHttpService::new(move || Ok(handler.clone()), sessions, config);
+    let mut sessions = LocalSessionManager::default();
+    sessions.session_config.keep_alive = Some(SESSION_IDLE);
+    let sessions = Arc::new(sessions);
+    let service = StreamableHttpService::new(move || Ok(handler.clone()), sessions.clone(), config);
     any(async move |State(app): State<Shared>, who: Authority, mut request: Request| {
         // What every session may do, and no worker.
         who.may(&app, Verb::Heartbeat).await?;
+        let open = sessions.sessions.read().await.len();
+        if open >= app.cfg.streams && opens_session(request.headers()) {
+            let detail = format!("{open} sessions of the protocol are open, as many as may");
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail));
+        }
         request.extensions_mut().insert(Arc::new(who));
         let mut response: Response = service.handle(request).await.into_response();
         // Its refusals are messages of the protocol, which clients read.

@@ -138,7 +138,7 @@ class Case:
         assert listed == [question], listed
         answer = {"key": question["key"], "answer": {"ship": True}}
         assert done(await client.call_tool("answer_question", answer))["answered"]
-        refused(await client.call_tool("answer_question", answer), "question_not_found")
+        refused(await client.call_tool("answer_question", answer), "invalid_transition")
         ended = done(await client.call_tool("run_status", {"run_id": run["run_id"], "wait_secs": LONG}))
         assert ended["status"] == "pass" and ended["report"]["context"]["verdict"] == {"ship": True}, ended
         seen("a question in the list, answered once, and its run to the end")
@@ -178,23 +178,31 @@ class Case:
         seen("a run that is cancelled only when that is confirmed")
 
     async def works_as_an_operator(self, client):
-        sid = done(await client.call_tool("operator_join", {}))["sid"]
-        nothing = done(await client.call_tool("operator_wait", {"sid": sid, "timeout_ms": 50}))
-        assert nothing["status"] == "waiting" and nothing.get("spawn") is None, nothing
-        wait = asyncio.create_task(client.call_tool("operator_wait", {"sid": sid, "timeout_ms": LONG * 1000}))
-        start = {"blueprint": HANDS_OVER, "input": {"what": "odes"}, "operator_sid": sid, "wait_secs": 0}
+        login = done(await client.call_tool("operator_join", {"roles": ["desk"]}))
+        sid = {"sid": login["sid"]}
+        refused(await client.call_tool("operator_join", {"roles": ["desk"]}), "roles_held")
+        nothing = done(await client.call_tool("operator_wait", {**sid, "timeout_ms": 50}))
+        assert nothing["status"] == "waiting" and "request" not in nothing, nothing
+        wait = asyncio.create_task(client.call_tool("operator_wait", {**sid, "timeout_ms": LONG * 1000}))
+        start = {"blueprint": HANDS_OVER, "input": {"what": "odes"}, "wait_secs": 0}
         run = done(await client.call_tool("run_blueprint", start))
-        spawn = done(await wait)["spawn"]
-        assert (spawn["agent"], spawn["attempt"], spawn["system"]) == ("scribe", 1, "You write odes."), spawn
-        assert json.loads(spawn["prompt"]) == {"what": "odes"}, spawn
-        refused(await client.call_tool("operator_ack", {"sid": sid, "req_id": "none", "value": 1}), "spawn_not_found")
-        ack = {"sid": sid, "req_id": spawn["req_id"], "value": "O bees"}
+        spawn = done(await wait)["request"]
+        assert (spawn["type"], spawn["agent"], spawn["attempt"]) == ("spawn", "scribe", 1), spawn
+        assert spawn["system"] == "You write odes." and json.loads(spawn["prompt"]) == {"what": "odes"}, spawn
+        # What was not replied to is given again, and nothing comes after it.
+        again = done(await client.call_tool("operator_wait", {**sid, "timeout_ms": 50}))
+        assert again["request"] == spawn, again
+        after = {**sid, "timeout_ms": 50, "after": spawn["seq"]}
+        assert done(await client.call_tool("operator_wait", after))["status"] == "waiting"
+        refused(await client.call_tool("operator_ack", {**sid, "req_id": "none", "value": 1}), "request_not_found")
+        assert done(await client.call_tool("operator_leave", sid))["unanswered"] == 1
+        ack = {**sid, "req_id": spawn["req_id"], "value": "O bees"}
         assert done(await client.call_tool("operator_ack", ack))["taken"]
         ended = done(await client.call_tool("run_status", {"run_id": run["run_id"], "wait_secs": LONG}))
         assert ended["status"] == "pass" and ended["report"]["context"]["text"] == "O bees", ended
-        assert not done(await client.call_tool("operator_leave", {"sid": sid}))["left"]
-        assert done(await client.call_tool("operator_leave", {"sid": sid, "confirm": True}))["left"]
-        refused(await client.call_tool("operator_wait", {"sid": sid, "timeout_ms": 50}), "operator_not_found")
+        assert done(await client.call_tool("operator_leave", sid)) == {**sid, "left": False, "unanswered": 0}
+        assert done(await client.call_tool("operator_leave", {**sid, "confirm": True}))["left"]
+        refused(await client.call_tool("operator_wait", {**sid, "timeout_ms": 50}), "operator_gone")
         seen("the work of an operator from joining to leaving")
 
     async def reads_resources(self, client, run):

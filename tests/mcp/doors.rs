@@ -1,10 +1,11 @@
 //! Who is let in at `/mcp`.
 
+use adjutant::server::ServerCfg;
 use adjutant::{EngineCfg, Role};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, problem};
+use crate::desk::{Desk, calm, problem};
 
 fn hello() -> Value {
     json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -62,9 +63,21 @@ async fn foreign_hosts_and_pages_are_refused() {
 }
 
 #[tokio::test]
+async fn sessions_of_the_protocol_are_capped_and_go_with_their_clients() {
+    let desk = Desk::with(calm(), ServerCfg { streams: 1, ..ServerCfg::default() }).await;
+    let opened = greet(&desk, &desk.admin, None).await;
+    let session = opened.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    problem(greet(&desk, &desk.admin, None).await, 503, "too_many_streams").await;
+    let left = desk.ask(Method::DELETE, "/mcp", &desk.admin).header("Mcp-Session-Id", session);
+    assert!(left.send().await.unwrap().status().is_success());
+    assert_eq!(greet(&desk, &desk.admin, None).await.status(), 200);
+}
+
+#[tokio::test]
 async fn a_refusal_of_the_protocol_keeps_its_own_form() {
     let desk = Desk::new().await;
     let unknown = greet(&desk, &desk.admin, Some(("Mcp-Session-Id", "nothing"))).await;
     assert!(unknown.status().is_client_error());
-    assert_ne!(unknown.headers()["content-type"], "application/problem+json");
+    let kind = unknown.headers().get("content-type");
+    assert!(kind.is_none_or(|kind| kind != "application/problem+json"), "{kind:?}");
 }

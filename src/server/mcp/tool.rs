@@ -153,8 +153,16 @@ fn next(code: &str) -> Option<&'static str> {
         "task_not_found" => "call run_status of its run for the tasks that there are",
         "question_not_found" => "call list_questions: it may have been answered by somebody else",
         "blueprint_not_found" => "pass the document itself as `blueprint`",
-        "operator_not_found" => "call operator_join for a fresh sid",
-        "spawn_not_found" => "call operator_wait for the next one: this one is over",
+        "invalid_transition" | "run_state" => {
+            "look at it again with run_status or list_questions: it has moved on"
+        }
+        "program_not_allowed" => {
+            "use other agents, or ask whoever starts the server to allow it with --program"
+        }
+        "roles_held" => "join with other roles, or with take_over true if the holder is to end",
+        "operator_not_found" | "operator_gone" => "call operator_join for a fresh sid",
+        "not_the_holder" => "give the token that operator_join gave with this sid",
+        "request_not_found" => "call operator_wait for the next one: this one is over",
         "role_violation" | "admin_only" => {
             "configure the client with the bearer of a session whose role may do this"
         }
