@@ -27,18 +27,26 @@ use tower_http::timeout::TimeoutLayer;
 use crate::blueprint::Functions;
 use crate::engine::Engine;
 use guard::Guard;
+use links::Links;
+use listen::{Peer, Places};
 use problem::Problem;
 use runs::Runs;
 pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
 use tally::Tally;
+use throttle::Throttle;
 
 mod admin;
 mod caller;
 mod events;
 mod guard;
 mod health;
+mod leases;
+mod link;
+mod links;
+mod listen;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod operators;
 mod problem;
 mod programs;
 mod questions;
@@ -47,9 +55,12 @@ mod sessions;
 mod shelf;
 mod tally;
 mod tasks;
+mod throttle;
 mod worker;
 
 pub use admin::AdminToken;
+pub use link::LinkCfg;
+pub use listen::raise_descriptor_limit;
 #[cfg(feature = "mcp")]
 pub use mcp::serve_stdio;
 
@@ -84,6 +95,17 @@ pub struct ServerCfg {
     pub runs: usize,
     /// Where the server keeps what is not the engine's; otherwise in memory.
     pub shelf: Arc<dyn Shelf>,
+    /// Connections at a time, at most, as far as the limit of descriptors allows.
+    pub connections: usize,
+    /// Longest that a connection may take to say the head of its next request.
+    pub header_time: Duration,
+    /// Bearers in a row that may turn out to be none, for one caller; all callers together have
+    /// ten times as many.
+    pub failures: u32,
+    /// Time in which one of these failures is forgiven.
+    pub failure_heals: Duration,
+    /// The links of operators.
+    pub links: LinkCfg,
 }
 
 impl std::fmt::Debug for ServerCfg {
@@ -110,6 +132,11 @@ impl Default for ServerCfg {
             functions: Functions::new(),
             runs: 256,
             shelf: Arc::new(MemoryShelf::default()),
+            connections: 8192,
+            header_time: Duration::from_secs(30),
+            failures: 64,
+            failure_heals: Duration::from_secs(1),
+            links: LinkCfg::default(),
         }
     }
 }
@@ -126,6 +153,9 @@ struct App {
     /// Ends the event streams.
     closing: CancellationToken,
     streams: Arc<Semaphore>,
+    places: Arc<Places>,
+    throttle: Throttle,
+    links: Arc<Links>,
 }
 
 type Shared = Arc<App>;
@@ -139,6 +169,9 @@ impl App {
             runs,
             guard: Guard::new(&cfg.hosts, &cfg.origins),
             streams: Arc::new(Semaphore::new(cfg.streams)),
+            places: Arc::new(Places::new(cfg.connections)),
+            throttle: Throttle::new(cfg.failures, cfg.failure_heals),
+            links: Arc::new(Links::new(cfg.links.clone())),
             engine,
             admin,
             cfg,
@@ -159,6 +192,7 @@ impl App {
     /// Takes nothing new, leaves the runs and brings the engine down.
     async fn end(&self, grace: Duration) -> ShutdownReport {
         self.draining.store(true, Ordering::Release);
+        self.links.drain(&self.engine);
         // Runs get half of the grace, and their attempts what is left.
         let begun = tokio::time::Instant::now();
         self.runs.leave(grace / 2).await;
@@ -222,22 +256,34 @@ impl Server {
     ) -> std::io::Result<ShutdownReport> {
         let Self { listener, app } = self;
         let _tally = app.begin().await?;
-        let closing = app.closing.clone().cancelled_owned();
-        let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
-        let mut serving = pin!(serving.into_future());
+        let _links = EndOfLinks(app.links.clone());
+        let (places, header_time) = (app.places.clone(), app.cfg.header_time);
+        let routes = router(app.clone());
+        let serving = listen::serve(listener, routes, places, header_time, app.closing.clone());
+        let mut serving = pin!(serving);
         tokio::select! {
-            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+            () = &mut serving => return Err(closed()),
             () = stop.cancelled() => {}
         }
         let down = async { tokio::join!(app.end(grace), tokio::time::sleep(linger)).0 };
         let report = tokio::select! {
             report = down => report,
-            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+            () = &mut serving => return Err(closed()),
         };
+        app.links.stop();
         app.closing.cancel();
         // A client that reads slowly holds nobody up.
         let _ = tokio::time::timeout(CLOSE_GRACE, serving).await;
         Ok(report)
+    }
+}
+
+/// Ends all links when the server does, however that is.
+struct EndOfLinks(Arc<Links>);
+
+impl Drop for EndOfLinks {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -262,10 +308,13 @@ fn router(app: Shared) -> Router {
         .route("/v1/worker/submit", post(worker::submit))
         .route("/v1/runs", post(runs::routes::start).get(runs::routes::list))
         .route("/v1/runs/{id}/cancel", post(runs::routes::cancel))
+        .route("/v1/operators", post(operators::log_in).get(operators::list))
+        .route("/v1/operators/{sid}", get(operators::read).delete(operators::log_out))
         .route("/v1/questions", get(questions::list))
         .route("/v1/questions/{key}/answer", post(questions::answer))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time));
     let held = Router::new()
+        .route("/v1/operators/{sid}/ws", get(operators::attach))
         .route("/v1/tasks/{id}", get(tasks::read))
         .route("/v1/runs/{id}", get(runs::routes::read))
         .route("/v1/events", get(events::stream));
@@ -285,7 +334,7 @@ fn router(app: Shared) -> Router {
 async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let id = format!("req-{:032x}", app.engine.mint().bits128());
     let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => throttled(&app, request, next).await,
         Err(problem) => problem.into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -301,6 +350,31 @@ async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Respo
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Refuses a caller whose bearers failed too often, and learns from each answer.
+async fn throttled(app: &App, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    let (Some(peer), Some(bearer)) = (peer, caller::shown(request.headers())) else {
+        return next.run(request).await;
+    };
+    if app.throttle.knows(&bearer) {
+        return next.run(request).await;
+    }
+    if let Err(wait) = app.throttle.admit(peer, tokio::time::Instant::now())
+        && !caller::is_plain(app, &bearer)
+    {
+        app.throttle.was_refused();
+        return Problem::too_many_failures(wait).into_response();
+    }
+    let response = next.run(request).await;
+    let failed = response.extensions().get::<Problem>().is_some_and(Problem::is_failed_look_up);
+    if failed && !caller::is_plain(app, &bearer) {
+        app.throttle.failed(peer, tokio::time::Instant::now());
+    } else if !failed && response.status().as_u16() < 400 {
+        app.throttle.was_good(&bearer);
     }
     response
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adjutant::server::{AdminToken, Server, ServerCfg};
+use adjutant::server::{AdminToken, Server, ServerCfg, raise_descriptor_limit};
 use adjutant::store::SqliteStore;
 use adjutant::{CancellationToken, Engine, EngineCfg, LayerRegistry};
 use anyhow::{Context, bail};
@@ -24,6 +24,9 @@ pub(crate) fn main(args: ServeArgs) -> anyhow::Result<i32> {
 async fn command(args: ServeArgs) -> anyhow::Result<i32> {
     // Before anything else, so that no signal finds the process without an ear for it.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    if let Err(error) = raise_descriptor_limit() {
+        say(&format!("adjutant: the limit of descriptors stays as it is: {error}"));
+    }
     let store = Place::of(&args.store).open_for_run()?;
     let beside = store.as_ref().map(|store| store.path().join("admin-token"));
     let Some(file) = args.admin_token_file.or(beside) else {

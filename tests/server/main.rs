@@ -5,7 +5,13 @@
 mod child;
 mod desk;
 mod doors;
+mod limits;
+mod line;
+mod links;
+mod operators;
 mod runs;
 mod streams;
+mod swaps;
+mod takeover;
 mod workers;
 mod works;

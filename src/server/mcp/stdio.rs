@@ -39,6 +39,7 @@ pub async fn serve_stdio(
         Err(error) => Err(std::io::Error::other(error)),
     };
     let report = app.end(grace).await;
+    app.links.stop();
     app.closing.cancel();
     served.map(|()| report)
 }
