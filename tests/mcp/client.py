@@ -25,7 +25,10 @@ TOOLS = {
     "operator_ack", "operator_join", "operator_leave", "operator_wait", "read_output", "run_blueprint",
     "run_cancel", "run_status",
 }
-READS = {"blueprint_schema", "check_blueprint", "doctor", "list_questions", "list_runs", "read_output", "run_status"}
+READS = {
+    "blueprint_schema", "check_blueprint", "doctor", "list_questions", "list_runs", "operator_wait", "read_output",
+    "run_status",
+}
 
 
 def step(agent, at, out):
