@@ -52,6 +52,7 @@ pub(crate) fn main() -> i32 {
         Command::Serve(serve) => serve::main(serve),
         Command::Mcp(mcp) => mcp::main(mcp),
         Command::Schema => print_line(&format!("{:#}", adjutant::blueprint::json_schema())),
+        Command::Openapi => print_line(adjutant::server::openapi().trim_end()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "adjutant", &mut script);

@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
@@ -16,19 +16,23 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::blueprint::Functions;
 use crate::engine::Engine;
+use browser::Browsers;
 use guard::Guard;
 use links::Links;
-use listen::{Peer, Places};
+use listen::Places;
 use problem::Problem;
 use runs::Runs;
 pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
@@ -36,6 +40,7 @@ use tally::Tally;
 use throttle::Throttle;
 
 mod admin;
+mod browser;
 mod caller;
 mod events;
 mod guard;
@@ -46,7 +51,9 @@ mod links;
 mod listen;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod openapi;
 mod operators;
+mod page;
 mod problem;
 mod programs;
 mod questions;
@@ -63,6 +70,7 @@ pub use link::LinkCfg;
 pub use listen::raise_descriptor_limit;
 #[cfg(feature = "mcp")]
 pub use mcp::serve_stdio;
+pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -85,16 +93,6 @@ pub struct ServerCfg {
     pub heartbeat: Duration,
     /// Event streams at a time, at most.
     pub streams: usize,
-    /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
-    /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
-    /// programs any arguments.
-    pub programs: Vec<String>,
-    /// Functions that the agents of such a blueprint may be.
-    pub functions: Functions,
-    /// Runs that are carried on at a time, at most.
-    pub runs: usize,
-    /// Where the server keeps what is not the engine's; otherwise in memory.
-    pub shelf: Arc<dyn Shelf>,
     /// Connections at a time, at most, as far as the limit of descriptors allows.
     pub connections: usize,
     /// Longest that a connection may take to say the head of its next request.
@@ -106,6 +104,16 @@ pub struct ServerCfg {
     pub failure_heals: Duration,
     /// The links of operators.
     pub links: LinkCfg,
+    /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
+    /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
+    /// programs any arguments.
+    pub programs: Vec<String>,
+    /// Functions that the agents of such a blueprint may be.
+    pub functions: Functions,
+    /// Runs that are carried on at a time, at most.
+    pub runs: usize,
+    /// Where the server keeps what is not the engine's; otherwise in memory.
+    pub shelf: Arc<dyn Shelf>,
 }
 
 impl std::fmt::Debug for ServerCfg {
@@ -128,15 +136,15 @@ impl Default for ServerCfg {
             request_time: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             streams: 4096,
-            programs: Vec::new(),
-            functions: Functions::new(),
-            runs: 256,
-            shelf: Arc::new(MemoryShelf::default()),
             connections: 8192,
             header_time: Duration::from_secs(30),
             failures: 64,
             failure_heals: Duration::from_secs(1),
             links: LinkCfg::default(),
+            programs: Vec::new(),
+            functions: Functions::new(),
+            runs: 256,
+            shelf: Arc::new(MemoryShelf::default()),
         }
     }
 }
@@ -145,6 +153,8 @@ impl Default for ServerCfg {
 struct App {
     engine: Engine,
     admin: AdminToken,
+    /// Who came by a link to the page.
+    browsers: Browsers,
     guard: Guard,
     cfg: Arc<ServerCfg>,
     runs: Runs,
@@ -156,6 +166,8 @@ struct App {
     places: Arc<Places>,
     throttle: Throttle,
     links: Arc<Links>,
+    /// The OpenAPI document, once it was asked for.
+    document: OnceLock<String>,
 }
 
 type Shared = Arc<App>;
@@ -174,10 +186,12 @@ impl App {
             links: Arc::new(Links::new(cfg.links.clone())),
             engine,
             admin,
+            browsers: Browsers::default(),
             cfg,
             tally: Arc::default(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
+            document: OnceLock::new(),
         })
     }
 
@@ -240,6 +254,20 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// A link to the live page that works once and within ten minutes. Whoever opens it first has
+    /// the rights of the admin, so it is for a person's eyes and for no log.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn page_link(&self) -> std::io::Result<String> {
+        let (address, path) = (self.local_addr()?, self.app.browsers.link()?);
+        Ok(match self.app.cfg.hosts.first() {
+            // Behind a proxy, which speaks TLS and has a name.
+            Some(host) if !address.ip().is_loopback() => format!("https://{host}{path}"),
+            _ => format!("http://{address}{path}"),
+        })
+    }
+
     /// Answers until `stop` is cancelled, then brings the engine down and ends.
     ///
     /// From the stop on it is not ready, and the engine takes nothing new. It goes on answering
@@ -291,36 +319,48 @@ fn closed() -> std::io::Error {
     std::io::Error::other("the listener ended")
 }
 
+/// What answers within the time limit of requests.
+fn quick() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(browser::link))
+        .routes(routes!(sessions::attach))
+        .routes(routes!(sessions::detach, sessions::read))
+        .routes(routes!(sessions::heartbeat))
+        .routes(routes!(tasks::start))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::trace))
+        .routes(routes!(tasks::output))
+        .routes(routes!(worker::prompt))
+        .routes(routes!(worker::result))
+        .routes(routes!(worker::submit))
+        .routes(routes!(operators::log_in, operators::list))
+        .routes(routes!(operators::read, operators::log_out))
+        .routes(routes!(questions::list))
+        .routes(routes!(questions::answer))
+}
+
+/// What may stay open for longer.
+fn held() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(tasks::read))
+        .routes(routes!(events::stream))
+        .routes(routes!(operators::attach))
+}
+
 fn router(app: Shared) -> Router {
-    let quick = Router::new()
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/v1/sessions", post(sessions::attach))
-        .route("/v1/session", delete(sessions::detach).get(sessions::read))
-        .route("/v1/session/heartbeat", post(sessions::heartbeat))
-        .route("/v1/tasks", post(tasks::start))
-        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/v1/tasks/{id}/trace", get(tasks::trace))
-        .route("/v1/tasks/{id}/attempts/{attempt}/output", get(tasks::output))
-        .route("/v1/worker/prompt", get(worker::prompt))
-        .route("/v1/worker/result", post(worker::result))
-        .route("/v1/worker/submit", post(worker::submit))
+    let quick = Router::from(quick())
+        .merge(page::routes())
         .route("/v1/runs", post(runs::routes::start).get(runs::routes::list))
-        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel))
-        .route("/v1/operators", post(operators::log_in).get(operators::list))
-        .route("/v1/operators/{sid}", get(operators::read).delete(operators::log_out))
-        .route("/v1/questions", get(questions::list))
-        .route("/v1/questions/{key}/answer", post(questions::answer))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time));
-    let held = Router::new()
-        .route("/v1/operators/{sid}/ws", get(operators::attach))
-        .route("/v1/tasks/{id}", get(tasks::read))
-        .route("/v1/runs/{id}", get(runs::routes::read))
-        .route("/v1/events", get(events::stream));
+        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel));
+    let held = Router::from(held()).route("/v1/runs/{id}", get(runs::routes::read));
     #[cfg(feature = "mcp")]
     let held = held.route("/mcp", mcp::route(&app));
     quick
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
         .merge(held)
         .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(DefaultBodyLimit::disable())
@@ -334,7 +374,7 @@ fn router(app: Shared) -> Router {
 async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let id = format!("req-{:032x}", app.engine.mint().bits128());
     let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => throttled(&app, request, next).await,
+        Ok(()) => throttle::pass(&app, request, next).await,
         Err(problem) => problem.into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -350,31 +390,6 @@ async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Respo
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
-    }
-    response
-}
-
-/// Refuses a caller whose bearers failed too often, and learns from each answer.
-async fn throttled(app: &App, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-    let (Some(peer), Some(bearer)) = (peer, caller::shown(request.headers())) else {
-        return next.run(request).await;
-    };
-    if app.throttle.knows(&bearer) {
-        return next.run(request).await;
-    }
-    if let Err(wait) = app.throttle.admit(peer, tokio::time::Instant::now())
-        && !caller::is_plain(app, &bearer)
-    {
-        app.throttle.was_refused();
-        return Problem::too_many_failures(wait).into_response();
-    }
-    let response = next.run(request).await;
-    let failed = response.extensions().get::<Problem>().is_some_and(Problem::is_failed_look_up);
-    if failed && !caller::is_plain(app, &bearer) {
-        app.throttle.failed(peer, tokio::time::Instant::now());
-    } else if !failed && response.status().as_u16() < 400 {
-        app.throttle.was_good(&bearer);
     }
     response
 }

@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Print the JSON Schema of blueprints.
     Schema,
+    /// Print the OpenAPI document of the server.
+    Openapi,
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

@@ -47,6 +47,11 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
         .with_context(|| format!("{} cannot be listened on", args.listen))?;
     say(&format!("adjutant: the admin's token is in {}", file.display()));
     print_line(&format!("http://{}", server.local_addr()?))?;
+    // For a person's eyes, once; not through the log.
+    say(&format!(
+        "adjutant: the page, for one browser within ten minutes: {}",
+        server.page_link()?
+    ));
     let stop = CancellationToken::new();
     let signals = tokio::spawn(listen(signals, stop.clone()));
     let seconds = Duration::from_secs;

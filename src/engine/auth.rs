@@ -11,10 +11,9 @@ use adjutant_actors::model::token::{
 use adjutant_actors::state::auth::{NewToken, Reach};
 use adjutant_actors::state::effect::Now;
 
+use crate::engine::{Caller, Engine};
 #[cfg(feature = "server")]
 use adjutant_actors::state::{EngineState, auth::Access};
-
-use crate::engine::{Caller, Engine};
 
 impl Engine {
     /// Verifies a token for a verb and spends one use: signature, expiry, role × verb, record.

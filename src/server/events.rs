@@ -19,6 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
+use utoipa::IntoParams;
 
 use crate::engine::{Delivery, EventFeed};
 use crate::server::Shared;
@@ -30,14 +31,18 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Fields of an event that carry a body.
 const BODIES: [&str; 4] = ["result", "question", "answer", "event"];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wish {
     /// The number of the last event that was seen; otherwise from now on.
     after: Option<u64>,
+    /// Only this task.
+    #[param(value_type = Option<String>)]
     task: Option<TaskId>,
     /// Words of kinds, with commas between.
     kind: Option<String>,
+    /// Whether to show bodies, which takes the right to read the trace.
     #[serde(default)]
     bodies: bool,
 }
@@ -56,7 +61,10 @@ struct Follow {
     _place: OwnedSemaphorePermit,
 }
 
-/// Streams the events.
+/// Streams the events, each with its number as `id:`. One `gap` event says that events are gone.
+#[utoipa::path(get, path = "/v1/events", tag = "events",
+    params(Wish, ("Last-Event-ID" = Option<u64>, Header, description = "As `after`, and before it.")),
+    responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub(crate) async fn stream(
     State(app): State<Shared>,
     authority: Authority,

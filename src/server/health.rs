@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::server::Shared;
 use crate::server::caller::Authority;
+use crate::server::openapi::Readiness;
 use crate::server::problem::Problem;
 use crate::server::tally::metric;
 
@@ -19,11 +20,15 @@ use crate::server::tally::metric;
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The process answers.
+#[utoipa::path(get, path = "/livez", tag = "health", security(()),
+    responses((status = 200, body = Object)))]
 pub(crate) async fn live() -> Json<Value> {
     Json(json!({ "status": "live" }))
 }
 
 /// Whether to send work here. The reasons are words: what a journal said stays in the log.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()), responses(
+    (status = 200, body = Readiness), (status = 503, body = Readiness, description = "not ready")))]
 pub(crate) async fn ready(State(app): State<Shared>) -> Response {
     let mut reasons = Vec::new();
     if app.draining.load(Ordering::Acquire) {
@@ -36,8 +41,11 @@ pub(crate) async fn ready(State(app): State<Shared>) -> Response {
     let ready = reasons.is_empty();
     let body = Json(json!({ "ready": ready, "reasons": reasons }));
     // Not a problem document: being unready is an answer.
-    let mut response = body.into_response();
-    *response.status_mut() = status;
+    whole((status, body).into_response())
+}
+
+/// Marks a response as whole, whatever its status.
+pub(crate) fn whole(mut response: Response) -> Response {
     response.extensions_mut().insert(Whole);
     response
 }
@@ -52,6 +60,8 @@ pub(crate) fn is_whole(response: &Response) -> bool {
 }
 
 /// The metrics, for the admin or who may read the trace.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, body = String, content_type = PROMETHEUS)))]
 pub(crate) async fn metrics(
     State(app): State<Shared>,
     authority: Authority,

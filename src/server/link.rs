@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use adjutant_actors::model::ids::TaskId;
 use axum::extract::ws::Utf8Bytes;
@@ -17,11 +16,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use cfg::LinkCfg;
 use frames::{Kind, Reply, Stamp};
 
-pub(crate) use asked::{Asked, Refused};
-
-mod asked;
+mod cfg;
 pub(crate) mod faces;
 pub(crate) mod frames;
 pub(crate) mod keeper;
@@ -30,40 +28,6 @@ mod polled;
 mod pump;
 #[cfg(test)]
 mod tests;
-
-/// What may be said of the links of operators. Use the struct update syntax.
-#[derive(Debug, Clone)]
-pub struct LinkCfg {
-    /// How often a connected operator is pinged.
-    pub ping: Duration,
-    /// Pings in a row without any sign of life, after which a socket is given up.
-    pub missed_pings: u32,
-    /// Longest time without a socket, after which a link is torn down.
-    pub away: Duration,
-    /// Frames that one link keeps at a time, at most: those that wait for a socket and those that
-    /// wait for their reply.
-    pub kept_frames: usize,
-    /// Bytes of these, at most.
-    pub kept_bytes: usize,
-    /// Longest frame, either way.
-    pub frame_bytes: usize,
-    /// Operators that are logged in at a time, at most.
-    pub logins: usize,
-}
-
-impl Default for LinkCfg {
-    fn default() -> Self {
-        Self {
-            ping: Duration::from_secs(30),
-            missed_pings: 5,
-            away: Duration::from_secs(3600),
-            kept_frames: 1024,
-            kept_bytes: 4 << 20,
-            frame_bytes: 1 << 20,
-            logins: 1024,
-        }
-    }
-}
 
 /// What is counted over all links since the server started.
 #[derive(Debug, Default)]
@@ -380,6 +344,38 @@ impl Inner {
         self.asked.remove(&kept.req_id);
         self.bytes -= kept.text.len();
         Some(kept)
+    }
+}
+
+/// Why a link took no frame.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// To be said to the login that took over.
+    Moved(Arc<Link>),
+    No(String),
+}
+
+/// A request that waits for its reply.
+pub(crate) struct Asked {
+    link: Arc<Link>,
+    seq: u64,
+    wait: oneshot::Receiver<Told>,
+}
+
+impl Asked {
+    /// Waits for what comes of it. There is no deadline here: the run has one.
+    ///
+    /// # Errors
+    /// Why no reply comes.
+    pub(crate) async fn told(mut self) -> Result<Told, String> {
+        let told = (&mut self.wait).await;
+        told.map_err(|_| self.link.gone(&self.link.ended().unwrap_or(End::Stopped)))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.link.withdraw(self.seq);
     }
 }
 

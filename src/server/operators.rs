@@ -8,15 +8,20 @@ use axum::Json;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequestParts, Path, State};
-use axum::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::StatusCode;
+use axum::http::header::{
+    AUTHORIZATION, HeaderMap, LOCATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header::LOCATION};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use crate::server::caller::{Bearer, Body, decode};
+use crate::server::browser;
+use crate::server::caller::{Authority, Bearer, Body};
 use crate::server::links::{Bearing, NoLogin, Welcome};
+use crate::server::openapi::{LoggedIn, OperatorList, OperatorShown};
 use crate::server::problem::Problem;
 use crate::server::{App, Shared};
 
@@ -32,7 +37,7 @@ const ROLES_MAX: usize = 16;
 /// Names that a login cannot ask for: those that the server and the engine give.
 const GIVEN: [&str; 3] = ["op-", "br-", "hk-"];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogIn {
     /// Names under which runs, sessions and blueprints reach this operator.
@@ -44,6 +49,8 @@ pub(crate) struct LogIn {
 }
 
 /// Logs an operator in. The answer is the one place where its bearer is shown.
+#[utoipa::path(post, path = "/v1/operators", tag = "operators", request_body = LogIn,
+    responses((status = 201, body = LoggedIn)))]
 pub(crate) async fn log_in(
     State(app): State<Shared>,
     _: Operating,
@@ -112,15 +119,15 @@ impl FromRequestParts<Shared> for Operating {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
-        let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
-        if !app.admin.is(&bearer) {
-            app.engine.verify_token(&decode(&bearer)?, Verb::AttachSession).await?;
-        }
+        let authority = Authority::from_request_parts(parts, app).await?;
+        authority.may(app, Verb::AttachSession).await?;
         Ok(Self)
     }
 }
 
 /// Lists who is logged in and holds what.
+#[utoipa::path(get, path = "/v1/operators", tag = "operators",
+    responses((status = 200, body = OperatorList)))]
 pub(crate) async fn list(State(app): State<Shared>, _: Operating) -> Result<Json<Value>, Problem> {
     Ok(Json(json!({ "operators": app.links.list() })))
 }
@@ -132,12 +139,16 @@ impl FromRequestParts<Shared> for Holder {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
-        let bearer = match offered(&parts.headers) {
-            Some(bearer) => bearer.to_owned(),
-            None => Bearer::from_request_parts(parts, app).await?.0,
-        };
         let Ok(Path(sid)) = Path::<String>::from_request_parts(parts, app).await else {
             return Err(unknown());
+        };
+        let offered = offered(&parts.headers);
+        if offered.is_none() && by_cookie(app, parts)? {
+            return if app.links.show(&sid).is_some() { Ok(Self(sid)) } else { Err(unknown()) };
+        }
+        let bearer = match offered {
+            Some(bearer) => bearer.to_owned(),
+            None => Bearer::from_request_parts(parts, app).await?.0,
         };
         let admin = app.admin.is(&bearer);
         match app.links.bearing(&sid, &bearer) {
@@ -156,6 +167,16 @@ impl FromRequestParts<Shared> for Holder {
     }
 }
 
+/// Whether the admin asks from the server's own page. A socket needs its origin told, too: it is the
+/// one request that a foreign page may make with whatever cookies there are, and then read from.
+fn by_cookie(app: &App, parts: &Parts) -> Result<bool, Problem> {
+    let headers = &parts.headers;
+    let told = !headers.contains_key(UPGRADE) || headers.contains_key(ORIGIN);
+    Ok(told
+        && !headers.contains_key(AUTHORIZATION)
+        && browser::is_admin(app, &parts.method, headers)?)
+}
+
 pub(crate) fn unknown() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "operator_not_found", "there is no such login")
 }
@@ -168,6 +189,9 @@ pub(crate) fn offered(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Shows a login and its link.
+#[utoipa::path(get, path = "/v1/operators/{sid}", tag = "operators",
+    params(("sid" = String, Path, description = "The login.")),
+    responses((status = 200, body = OperatorShown)))]
 pub(crate) async fn read(
     State(app): State<Shared>,
     Holder(sid): Holder,
@@ -176,6 +200,9 @@ pub(crate) async fn read(
 }
 
 /// Ends a login. What was asked of it is refused.
+#[utoipa::path(delete, path = "/v1/operators/{sid}", tag = "operators",
+    params(("sid" = String, Path, description = "The login.")),
+    responses((status = 204, description = "logged out")))]
 pub(crate) async fn log_out(
     State(app): State<Shared>,
     Holder(sid): Holder,
@@ -192,11 +219,18 @@ pub(crate) fn gone(app: &App, sid: &str) -> Problem {
     let shown = app.links.show(sid).unwrap_or_default();
     let problem =
         Problem::new(StatusCode::GONE, "operator_gone", "this login is no more: log in again");
-    let told = ["reason", "taken_over_by_generation"];
-    told.into_iter().fold(problem, |problem, name| problem.with(name, shown[name].clone()))
+    let told =
+        ["reason", "taken_over_by_generation"].into_iter().filter(|name| !shown[name].is_null());
+    told.fold(problem, |problem, name| problem.with(name, shown[name].clone()))
 }
 
 /// Gives a login a socket, in place of one that it may have.
+///
+/// A WebSocket of text frames. The bearer comes in the header, or as the subprotocol
+/// `adjutant.bearer.TOKEN` beside `adjutant`.
+#[utoipa::path(get, path = "/v1/operators/{sid}/ws", tag = "operators",
+    params(("sid" = String, Path, description = "The login.")),
+    responses((status = 101, description = "the socket is open")))]
 pub(crate) async fn attach(
     State(app): State<Shared>,
     Holder(sid): Holder,

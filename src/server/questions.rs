@@ -6,8 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::server::caller::{Authority, Body};
+use crate::server::openapi::QuestionList;
 use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
 
@@ -15,6 +17,8 @@ use crate::server::{Shared, parse};
 pub(crate) const LIST_MAX: usize = 1000;
 
 /// Lists the open questions, oldest first.
+#[utoipa::path(get, path = "/v1/questions", tag = "questions",
+    responses((status = 200, body = QuestionList)))]
 pub(crate) async fn list(
     State(app): State<Shared>,
     authority: Authority,
@@ -31,13 +35,17 @@ pub(crate) async fn list(
     Ok(Json(json!({ "questions": shown.collect::<Vec<_>>() })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Answer {
+    /// Any JSON.
     answer: Value,
 }
 
 /// Answers a question. The first answer wins.
+#[utoipa::path(post, path = "/v1/questions/{key}/answer", tag = "questions",
+    params(("key" = String, Path, description = "The key of the question.")),
+    request_body = Answer, responses((status = 204, description = "answered")))]
 pub(crate) async fn answer(
     State(app): State<Shared>,
     authority: Authority,

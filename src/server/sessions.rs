@@ -8,19 +8,24 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::server::Shared;
 use crate::server::caller::{Admin, Body, Token};
+use crate::server::openapi::{Attached, Beat, SessionShown};
 use crate::server::problem::Problem;
 
 /// Life of a session's token where none is asked for.
 const DAY_SECS: u64 = 24 * 3600;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Attach {
     operator_id: String,
+    /// operator, senior or observer.
+    #[schema(value_type = String, example = "operator")]
     role: Role,
+    /// Life of the token.
     #[serde(default = "day")]
     ttl_secs: u64,
 }
@@ -30,6 +35,8 @@ fn day() -> u64 {
 }
 
 /// Attaches a session. The answer is the one place where its token is shown.
+#[utoipa::path(post, path = "/v1/sessions", tag = "sessions",
+    request_body = Attach, responses((status = 201, body = Attached)))]
 pub(crate) async fn attach(
     State(app): State<Shared>,
     _: Admin,
@@ -51,6 +58,8 @@ pub(crate) async fn attach(
 }
 
 /// Ends the caller's session and revokes its token.
+#[utoipa::path(delete, path = "/v1/session", tag = "sessions",
+    responses((status = 204, description = "detached")))]
 pub(crate) async fn detach(
     State(app): State<Shared>,
     Token(token): Token,
@@ -60,6 +69,8 @@ pub(crate) async fn detach(
 }
 
 /// Shows the caller's session.
+#[utoipa::path(get, path = "/v1/session", tag = "sessions",
+    responses((status = 200, body = SessionShown)))]
 pub(crate) async fn read(
     State(app): State<Shared>,
     Token(token): Token,
@@ -77,6 +88,8 @@ pub(crate) async fn read(
 }
 
 /// Keeps the caller's session alive.
+#[utoipa::path(post, path = "/v1/session/heartbeat", tag = "sessions",
+    responses((status = 200, body = Beat)))]
 pub(crate) async fn heartbeat(
     State(app): State<Shared>,
     Token(token): Token,

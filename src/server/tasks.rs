@@ -12,9 +12,11 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::engine::TaskOptions;
 use crate::server::caller::{Authority, Body, Params};
+use crate::server::openapi::{Output, TaskPath, TaskShown, TaskStarted, Trace};
 use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
 
@@ -31,17 +33,23 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Start {
     agent: String,
     directive: String,
+    #[schema(value_type = Option<String>)]
     parent: Option<TaskId>,
+    /// block or retry: what becomes of it where the process ends in the middle of an attempt.
     #[serde(default)]
+    #[schema(value_type = String, default = "block")]
     on_interrupt: OnInterrupt,
 }
 
 /// Starts a task. The same again under the same `Idempotency-Key` gives the same task.
+#[utoipa::path(post, path = "/v1/tasks", tag = "tasks",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Names this start.")),
+    request_body = Start, responses((status = 201, body = TaskStarted)))]
 pub(crate) async fn start(
     State(app): State<Shared>,
     authority: Authority,
@@ -56,8 +64,9 @@ pub(crate) async fn start(
     Ok((StatusCode::CREATED, place, Json(json!({ "task_id": task }))).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Hold {
     /// Seconds.
     pub(crate) hold: Option<u64>,
@@ -65,6 +74,8 @@ pub(crate) struct Hold {
 
 /// Shows a task: at once, or with `?hold=SECS` once it is settled or suspended. A hold that runs out
 /// shows the task as it is then; its status tells.
+#[utoipa::path(get, path = "/v1/tasks/{id}", tag = "tasks", params(TaskPath, Hold),
+    responses((status = 200, body = TaskShown)))]
 pub(crate) async fn read(
     State(app): State<Shared>,
     authority: Authority,
@@ -81,16 +92,21 @@ pub(crate) async fn read(
     Ok(Json(engine.read_task_as(authority.caller(), &task).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Past {
+    /// The number of the last event that was seen.
     #[serde(default)]
     after: u64,
+    /// 1000 at most.
     limit: Option<usize>,
 }
 
 /// The recorded events of a task after a number, oldest first, with their bodies. A page that is
 /// shorter than its limit is the last one.
+#[utoipa::path(get, path = "/v1/tasks/{id}/trace", tag = "tasks", params(TaskPath, Past),
+    responses((status = 200, body = Trace)))]
 pub(crate) async fn trace(
     State(app): State<Shared>,
     authority: Authority,
@@ -104,6 +120,9 @@ pub(crate) async fn trace(
 }
 
 /// What an attempt sent, in its order.
+#[utoipa::path(get, path = "/v1/tasks/{id}/attempts/{attempt}/output", tag = "tasks",
+    params(TaskPath, ("attempt" = u32, Path, description = "Counted from 1.")),
+    responses((status = 200, body = Output)))]
 pub(crate) async fn output(
     State(app): State<Shared>,
     authority: Authority,
@@ -115,6 +134,8 @@ pub(crate) async fn output(
 }
 
 /// Cancels a task and the sub-tasks below it.
+#[utoipa::path(post, path = "/v1/tasks/{id}/cancel", tag = "tasks", params(TaskPath),
+    responses((status = 204, description = "cancelled")))]
 pub(crate) async fn cancel(
     State(app): State<Shared>,
     authority: Authority,

@@ -10,7 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
+
+use crate::server::listen::Peer;
+use crate::server::problem::Problem;
+use crate::server::{App, caller};
 
 /// Callers that are remembered, at most; the one that failed least goes first.
 const CALLERS_MAX: usize = 1024;
@@ -105,6 +112,31 @@ impl Throttle {
             }
         }
     }
+}
+
+/// Refuses a caller whose bearers failed too often, and learns from each answer.
+pub(crate) async fn pass(app: &App, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    let (Some(peer), Some(bearer)) = (peer, caller::shown(request.headers())) else {
+        return next.run(request).await;
+    };
+    if app.throttle.knows(&bearer) {
+        return next.run(request).await;
+    }
+    if let Err(wait) = app.throttle.admit(peer, Instant::now())
+        && !caller::is_plain(app, &bearer)
+    {
+        app.throttle.was_refused();
+        return Problem::too_many_failures(wait).into_response();
+    }
+    let response = next.run(request).await;
+    let failed = response.extensions().get::<Problem>().is_some_and(Problem::is_failed_look_up);
+    if failed && !caller::is_plain(app, &bearer) {
+        app.throttle.failed(peer, Instant::now());
+    } else if !failed && response.status().as_u16() < 400 {
+        app.throttle.was_good(&bearer);
+    }
+    response
 }
 
 /// What counts as one caller: an address, and for IPv6 the network that one subscriber is given.

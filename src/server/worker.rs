@@ -14,9 +14,11 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::server::Shared;
 use crate::server::caller::{Bearer, Body, Params, decode};
+use crate::server::openapi::Prompt;
 use crate::server::problem::Problem;
 
 /// What a worker showed, with the task that it stands for.
@@ -115,13 +117,18 @@ fn ended(error: EngineError) -> Problem {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Named {
+    /// The caller's own, if it is named.
+    #[param(value_type = Option<String>)]
     task_id: Option<TaskId>,
 }
 
 /// What the worker needs to start.
+#[utoipa::path(get, path = "/v1/worker/prompt", tag = "worker", params(Named),
+    responses((status = 200, body = Prompt)))]
 pub(crate) async fn prompt(
     State(app): State<Shared>,
     worker: Worker,
@@ -131,11 +138,14 @@ pub(crate) async fn prompt(
     Ok(Json(worker.payload(&app).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Posted {
+    #[schema(value_type = String)]
     task_id: TaskId,
+    /// Any JSON.
     value: Value,
+    /// Whether the attempt passes.
     #[serde(default = "yes")]
     ok: bool,
     attempt: Option<u32>,
@@ -146,6 +156,8 @@ fn yes() -> bool {
 }
 
 /// Takes a verdict as JSON.
+#[utoipa::path(post, path = "/v1/worker/result", tag = "worker",
+    request_body = Posted, responses((status = 204, description = "taken")))]
 pub(crate) async fn result(
     State(app): State<Shared>,
     worker: Worker,
@@ -156,14 +168,19 @@ pub(crate) async fn result(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Submit {
+    /// Whether the attempt passes.
     #[serde(default = "yes")]
     ok: bool,
 }
 
-/// Takes a verdict as text.
+/// Takes a verdict as text. An object or a list, bare or in a code fence, is read as JSON.
+#[utoipa::path(post, path = "/v1/worker/submit", tag = "worker", params(Submit),
+    request_body(content = String, content_type = "text/plain"),
+    responses((status = 204, description = "taken")))]
 pub(crate) async fn submit(
     State(app): State<Shared>,
     worker: Worker,

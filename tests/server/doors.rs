@@ -7,38 +7,13 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::api::operations;
 use crate::desk::{Desk, LONG, calm, problem};
 
-/// Every route that needs a bearer.
-fn guarded() -> Vec<(Method, &'static str)> {
-    let (get, post) = (Method::GET, Method::POST);
-    vec![
-        (get.clone(), "/metrics"),
-        (post.clone(), "/v1/sessions"),
-        (get.clone(), "/v1/session"),
-        (Method::DELETE, "/v1/session"),
-        (post.clone(), "/v1/session/heartbeat"),
-        (post.clone(), "/v1/tasks"),
-        (get.clone(), "/v1/tasks/T-1"),
-        (post.clone(), "/v1/tasks/T-1/cancel"),
-        (get.clone(), "/v1/tasks/T-1/trace"),
-        (get.clone(), "/v1/tasks/T-1/attempts/1/output"),
-        (get.clone(), "/v1/worker/prompt"),
-        (post.clone(), "/v1/worker/result"),
-        (post.clone(), "/v1/worker/submit"),
-        (post.clone(), "/v1/operators"),
-        (get.clone(), "/v1/operators"),
-        (get.clone(), "/v1/operators/op-1"),
-        (Method::DELETE, "/v1/operators/op-1"),
-        (get.clone(), "/v1/operators/op-1/ws"),
-        (get.clone(), "/v1/questions"),
-        (post.clone(), "/v1/questions/K-1/answer"),
-        (post.clone(), "/v1/runs"),
-        (post, "/v1/runs/R-1/cancel"),
-        (get.clone(), "/v1/events"),
-        (get.clone(), "/v1/runs"),
-        (get.clone(), "/v1/runs/R-1"),
-    ]
+/// Every route that needs a bearer, as the document says.
+fn guarded() -> Vec<(Method, String)> {
+    let guarded = operations().into_iter().filter(|operation| operation.guarded);
+    guarded.map(|operation| (operation.method, operation.asked)).collect()
 }
 
 #[tokio::test]
@@ -49,10 +24,13 @@ async fn every_route_but_health_needs_a_bearer_that_is_one() {
         let response = bare.send().await.unwrap();
         assert_eq!(response.headers()["www-authenticate"], "Bearer", "{path}");
         problem(response, 401, "unauthenticated").await;
-        let wrong = desk.ask(method, path, "nobody").send().await.unwrap();
+        let wrong = desk.ask(method, &path, "nobody").send().await.unwrap();
         problem(wrong, 401, "unauthenticated").await;
     }
-    for path in ["/livez", "/readyz"] {
+    let open: Vec<_> = operations().into_iter().filter(|operation| !operation.guarded).collect();
+    let open: Vec<_> = open.iter().map(|operation| operation.asked.as_str()).collect();
+    assert_eq!(open, ["/livez", "/openapi.json", "/readyz"]);
+    for path in open {
         let bare = desk.client.get(format!("{}{path}", desk.base));
         assert_eq!(bare.send().await.unwrap().status(), 200, "{path}");
     }
@@ -79,10 +57,10 @@ async fn the_admins_token_is_no_session() {
 async fn a_rebound_name_and_a_foreign_page_are_refused_on_every_route() {
     let desk = Desk::new().await;
     for (method, path) in guarded() {
-        let rebound = desk.ask(method.clone(), path, &desk.admin).header("host", "evil.example");
+        let rebound = desk.ask(method.clone(), &path, &desk.admin).header("host", "evil.example");
         problem(rebound.send().await.unwrap(), 403, "host_refused").await;
         for origin in ["http://evil.example", "null", "http://localhost:1"] {
-            let page = desk.ask(method.clone(), path, &desk.admin).header("origin", origin);
+            let page = desk.ask(method.clone(), &path, &desk.admin).header("origin", origin);
             problem(page.send().await.unwrap(), 403, "origin_refused").await;
         }
     }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
 #![cfg(feature = "cli")]
 
+mod api;
 mod child;
 mod desk;
 mod doors;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 use crate::desk::{Desk, problem};
-use crate::line::Line;
+use crate::line::{Line, refusal, request};
 
 #[tokio::test]
 async fn the_admin_and_operators_log_in_and_nobody_else() {
@@ -84,4 +84,31 @@ async fn a_login_that_ends_closes_its_socket_and_refuses_what_was_asked() {
     assert_eq!(told["reason"], "logged_out");
     assert_eq!(desk.engine.list_operator_ids().await, Vec::<String>::new());
     assert_eq!(desk.metric("operators_torn_down_total").await, 1);
+}
+
+#[tokio::test]
+async fn the_page_s_cookie_opens_a_socket_from_the_own_origin_only() {
+    let desk = Desk::new().await;
+    let login = desk.log_in(json!({})).await;
+    let link = desk.ask(Method::POST, "/v1/link", &desk.admin).send().await.unwrap();
+    let link: Value = link.json().await.unwrap();
+    let plain = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    let path = format!("{}{}", desk.base, link["path"].as_str().unwrap());
+    let entered = plain.build().unwrap().get(path).send().await.unwrap();
+    let cookie = entered.headers()["set-cookie"].to_str().unwrap().to_owned();
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let page = |origin: Option<&str>, site: &str| {
+        let mut request = request(&desk, &login.sid);
+        let headers = request.headers_mut();
+        headers.insert("cookie", cookie.parse().unwrap());
+        headers.insert("sec-fetch-site", site.parse().unwrap());
+        if let Some(origin) = origin {
+            headers.insert("origin", origin.parse().unwrap());
+        }
+        request
+    };
+    assert_eq!(refusal(page(Some("http://evil.example"), "cross-site")).await.0, 403);
+    assert_eq!(refusal(page(Some(&desk.base), "same-site")).await.1, "not_from_page");
+    assert_eq!(refusal(page(None, "same-origin")).await.0, 401);
+    tokio_tungstenite::connect_async(page(Some(&desk.base), "same-origin")).await.unwrap();
 }
