@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
+use adjutant_actors::journal::JournalError;
 use adjutant_actors::system::ShutdownReport;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -30,18 +31,24 @@ use utoipa_axum::routes;
 use crate::blueprint::Functions;
 use crate::engine::Engine;
 use browser::Browsers;
+use data::Data;
+pub use data::DataCfg;
+use dispatch::Dispatched;
 use guard::Guard;
 use links::Links;
 use listen::Places;
 use problem::Problem;
 use runs::Runs;
-pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
+pub use shelf::{BlueprintVersion, ClaimedRun, DataKey, DataRecord, MemoryShelf, Put, Shelf};
 use tally::Tally;
 use throttle::Throttle;
 
 mod admin;
+mod blueprints;
 mod browser;
 mod caller;
+mod data;
+mod dispatch;
 mod events;
 mod guard;
 mod health;
@@ -49,6 +56,7 @@ mod leases;
 mod link;
 mod links;
 mod listen;
+mod lists;
 #[cfg(feature = "mcp")]
 mod mcp;
 mod openapi;
@@ -59,7 +67,7 @@ mod programs;
 mod questions;
 mod runs;
 mod sessions;
-mod shelf;
+pub(crate) mod shelf;
 mod tally;
 mod tasks;
 mod throttle;
@@ -112,6 +120,8 @@ pub struct ServerCfg {
     pub functions: Functions,
     /// Runs that are carried on at a time, at most.
     pub runs: usize,
+    /// Bounds of the data plane.
+    pub data: DataCfg,
     /// Where the server keeps what is not the engine's; otherwise in memory.
     pub shelf: Arc<dyn Shelf>,
 }
@@ -144,6 +154,7 @@ impl Default for ServerCfg {
             programs: Vec::new(),
             functions: Functions::new(),
             runs: 256,
+            data: DataCfg::default(),
             shelf: Arc::new(MemoryShelf::default()),
         }
     }
@@ -158,6 +169,10 @@ struct App {
     guard: Guard,
     cfg: Arc<ServerCfg>,
     runs: Runs,
+    dispatched: Dispatched,
+    data: Data,
+    /// Tells this life of the server from others.
+    epoch: u64,
     tally: Arc<Tally>,
     draining: AtomicBool,
     /// Ends the event streams.
@@ -176,9 +191,13 @@ impl App {
     /// Starts what runs beside the engine. Needs a runtime.
     async fn new(engine: Engine, admin: AdminToken, cfg: ServerCfg) -> std::io::Result<Self> {
         let cfg = Arc::new(cfg);
-        let runs = Runs::new(engine.clone(), cfg.clone(), cfg.shelf.clone()).await?;
+        let runs = Runs::new(engine.clone(), cfg.clone()).await?;
+        let data = Data::open(engine.clone(), cfg.clone()).await?;
         Ok(Self {
             runs,
+            dispatched: Dispatched::default(),
+            data,
+            epoch: lists::epoch(&engine),
             guard: Guard::new(&cfg.hosts, &cfg.origins),
             streams: Arc::new(Semaphore::new(cfg.streams)),
             places: Arc::new(Places::new(cfg.connections)),
@@ -351,20 +370,40 @@ fn held() -> OpenApiRouter<Shared> {
         .routes(routes!(operators::attach))
 }
 
-fn router(app: Shared) -> Router {
-    let quick = Router::from(quick())
-        .merge(page::routes())
+fn plain() -> Router<Shared> {
+    Router::new()
+        .route("/v1/sessions", get(lists::sessions))
+        .route("/v1/tasks", get(lists::tasks))
+        .route("/v1/tasks/{id}/dispatch", post(dispatch::dispatch))
+        .route("/v1/tasks/{id}/retry", post(dispatch::retry))
         .route("/v1/runs", post(runs::routes::start).get(runs::routes::list))
-        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel));
+        .route("/v1/runs/{id}/cancel", post(runs::routes::cancel))
+        .route("/v1/blueprints", get(blueprints::list))
+        .route(
+            "/v1/blueprints/{id}",
+            get(blueprints::read).put(blueprints::put).delete(blueprints::archive),
+        )
+        .route("/v1/blueprints/{id}/head", get(blueprints::head))
+        .route("/v1/blueprints/{id}/history", get(blueprints::history))
+        .route("/v1/blueprints/{id}/unarchive", post(blueprints::unarchive))
+}
+
+fn router(app: Shared) -> Router {
+    let quick = Router::from(quick()).merge(page::routes()).merge(plain());
     let held = Router::from(held()).route("/v1/runs/{id}", get(runs::routes::read));
     #[cfg(feature = "mcp")]
     let held = held.route("/mcp", mcp::route(&app));
+    let own = RequestBodyLimitLayer::new(app.cfg.body_bytes);
+    // The data plane counts the bytes of its bodies itself, as they come.
+    let data =
+        Router::new().route("/v1/data/{key}", post(data::routes::emit).get(data::routes::read));
     quick
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
         .merge(held)
+        .layer(own)
+        .merge(data)
         .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(app.cfg.body_bytes))
         .layer(from_fn_with_state(app.clone(), enter))
         .with_state(app)
 }
@@ -392,6 +431,17 @@ async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Respo
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Does something on the shelf, away from the runtime's own threads.
+async fn on_shelf<T: Send + 'static>(
+    shelf: &Arc<dyn Shelf>,
+    work: impl FnOnce(&dyn Shelf) -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, Problem> {
+    let shelf = shelf.clone();
+    let done = tokio::task::spawn_blocking(move || work(&*shelf)).await;
+    let done = done.map_err(|error| EngineError::Internal(error.to_string()))?;
+    done.map_err(|error| EngineError::Journal(Box::new(error)).into())
 }
 
 /// An id in a path or a query.

@@ -21,12 +21,12 @@ async fn command(args: McpArgs) -> anyhow::Result<i32> {
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let place = Place::of(&args.store);
     let store = tokio::task::spawn_blocking(move || place.open_for_run()).await??;
-    let engine = open_engine(store).await?;
+    let (engine, shelf) = open_engine(store).await?;
     let lapses = engine.start_detach_loop();
     let stop = CancellationToken::new();
     let signals = tokio::spawn(listen(signals, stop.clone()));
     let grace = Duration::from_secs(args.grace);
-    let cfg = ServerCfg { programs: args.programs, ..ServerCfg::default() };
+    let cfg = ServerCfg { programs: args.programs, shelf, ..ServerCfg::default() };
     let ended = serve_stdio(engine.clone(), cfg, stop, grace).await;
     signals.abort();
     lapses.abort();

@@ -3,13 +3,18 @@
 #![cfg(feature = "cli")]
 
 mod api;
+mod blueprints;
 mod child;
+mod data;
 mod desk;
+mod dispatch;
 mod doors;
 mod limits;
 mod line;
 mod links;
+mod lists;
 mod operators;
+mod restart;
 mod runs;
 mod streams;
 mod swaps;
