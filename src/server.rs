@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -54,6 +55,8 @@ mod link;
 mod links;
 mod listen;
 mod lists;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod openapi;
 mod operators;
 mod page;
@@ -71,6 +74,8 @@ mod worker;
 pub use admin::AdminToken;
 pub use link::LinkCfg;
 pub use listen::raise_descriptor_limit;
+#[cfg(feature = "mcp")]
+pub use mcp::serve_stdio;
 pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
@@ -180,6 +185,52 @@ struct App {
 
 type Shared = Arc<App>;
 
+impl App {
+    /// Starts what runs beside the engine. Needs a runtime.
+    async fn new(engine: Engine, admin: AdminToken, cfg: ServerCfg) -> std::io::Result<Self> {
+        let cfg = Arc::new(cfg);
+        let runs = Runs::new(engine.clone(), cfg.clone()).await?;
+        let data = Data::open(engine.clone(), cfg.clone()).await?;
+        Ok(Self {
+            runs,
+            dispatched: Dispatched::default(),
+            data,
+            epoch: lists::epoch(&engine),
+            guard: Guard::new(&cfg.hosts, &cfg.origins),
+            streams: Arc::new(Semaphore::new(cfg.streams)),
+            places: Arc::new(Places::new(cfg.connections)),
+            throttle: Throttle::new(cfg.failures, cfg.failure_heals),
+            links: Arc::new(Links::new(cfg.links.clone())),
+            engine,
+            admin,
+            browsers: Browsers::default(),
+            cfg,
+            tally: Arc::default(),
+            draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+            document: OnceLock::new(),
+        })
+    }
+
+    /// Begins what goes on by itself until the end: counting, and the runs that were left open.
+    async fn begin(&self) -> std::io::Result<AbortOnDropHandle<()>> {
+        let tally = tally::follow(self).await.map_err(std::io::Error::other)?;
+        let resumed = self.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, "open runs go on");
+        Ok(AbortOnDropHandle::new(tally))
+    }
+
+    /// Takes nothing new, leaves the runs and brings the engine down.
+    async fn end(&self, grace: Duration) -> ShutdownReport {
+        self.draining.store(true, Ordering::Release);
+        self.links.drain(&self.engine);
+        // Runs get half of the grace, and their attempts what is left.
+        let begun = tokio::time::Instant::now();
+        self.runs.leave(grace / 2).await;
+        self.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
+    }
+}
+
 /// A server that has its address and does not answer yet.
 pub struct Server {
     listener: TcpListener,
@@ -209,29 +260,7 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
-        let cfg = Arc::new(cfg);
-        let runs = Runs::new(engine.clone(), cfg.clone()).await?;
-        let data = Data::open(engine.clone(), cfg.clone()).await?;
-        let app = App {
-            runs,
-            dispatched: Dispatched::default(),
-            data,
-            epoch: lists::epoch(&engine),
-            guard: Guard::new(&cfg.hosts, &cfg.origins),
-            streams: Arc::new(Semaphore::new(cfg.streams)),
-            places: Arc::new(Places::new(cfg.connections)),
-            throttle: Throttle::new(cfg.failures, cfg.failure_heals),
-            links: Arc::new(Links::new(cfg.links.clone())),
-            engine,
-            admin,
-            browsers: Browsers::default(),
-            cfg,
-            tally: Arc::default(),
-            draining: AtomicBool::new(false),
-            closing: CancellationToken::new(),
-            document: OnceLock::new(),
-        };
-        Ok(Self { listener, app: Arc::new(app) })
+        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) })
     }
 
     /// Where it listens.
@@ -271,10 +300,7 @@ impl Server {
         grace: Duration,
     ) -> std::io::Result<ShutdownReport> {
         let Self { listener, app } = self;
-        let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
-        let _end = tokio_util::task::AbortOnDropHandle::new(tally);
-        let resumed = app.runs.resume_open().await.map_err(std::io::Error::other)?;
-        tracing::info!(resumed, "open runs go on");
+        let _tally = app.begin().await?;
         let _links = EndOfLinks(app.links.clone());
         let (places, header_time) = (app.places.clone(), app.cfg.header_time);
         let routes = router(app.clone());
@@ -284,18 +310,7 @@ impl Server {
             () = &mut serving => return Err(closed()),
             () = stop.cancelled() => {}
         }
-        app.draining.store(true, Ordering::Release);
-        app.links.drain(&app.engine);
-        let down = async {
-            let linger = tokio::time::sleep(linger);
-            let ended = async {
-                // Runs get half of the grace, and their attempts what is left.
-                let begun = tokio::time::Instant::now();
-                app.runs.leave(grace / 2).await;
-                app.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
-            };
-            tokio::join!(ended, linger).0
-        };
+        let down = async { tokio::join!(app.end(grace), tokio::time::sleep(linger)).0 };
         let report = tokio::select! {
             report = down => report,
             () = &mut serving => return Err(closed()),
@@ -371,6 +386,8 @@ fn streamed() -> OpenApiRouter<Shared> {
 fn router(app: Shared) -> Router {
     let quick = Router::from(quick()).merge(page::routes());
     let held = Router::from(held());
+    #[cfg(feature = "mcp")]
+    let held = held.route("/mcp", mcp::route(&app));
     let own = RequestBodyLimitLayer::new(app.cfg.body_bytes);
     // The data plane counts the bytes of its bodies itself, as they come.
     let data = Router::from(streamed());

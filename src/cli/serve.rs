@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adjutant::server::{AdminToken, MemoryShelf, Server, ServerCfg, Shelf, raise_descriptor_limit};
+use adjutant::store::SqliteStore;
 use adjutant::{CancellationToken, Engine, EngineCfg, LayerRegistry};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,20 +33,7 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
         bail!("without a store, name the file of the admin's token with --admin-token-file");
     };
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
-    let mut cfg = EngineCfg::default();
-    let mut shelf: Arc<dyn Shelf> = Arc::new(MemoryShelf::default());
-    let engine = match store {
-        None => Engine::new_with_layers(cfg, LayerRegistry::standard()),
-        Some(store) => {
-            cfg.token_keys = store.keys();
-            let store = Arc::new(store);
-            shelf = store.clone();
-            Engine::open(cfg, LayerRegistry::standard(), store).await?
-        }
-    };
-    for row in &engine.recovery().set_aside {
-        say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
-    }
+    let (engine, shelf) = open_engine(store).await?;
     let lapses = engine.start_detach_loop();
     let cfg = ServerCfg {
         hosts: args.hosts,
@@ -79,8 +67,26 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
     Ok(code::PASS)
 }
 
+/// The engine on its store; what could not be read of that is said.
+pub(crate) async fn open_engine(
+    store: Option<SqliteStore>,
+) -> anyhow::Result<(Engine, Arc<dyn Shelf>)> {
+    let mut cfg = EngineCfg::default();
+    let Some(store) = store else {
+        let engine = Engine::new_with_layers(cfg, LayerRegistry::standard());
+        return Ok((engine, Arc::new(MemoryShelf::default())));
+    };
+    cfg.token_keys = store.keys();
+    let store = Arc::new(store);
+    let engine = Engine::open(cfg, LayerRegistry::standard(), store.clone()).await?;
+    for row in &engine.recovery().set_aside {
+        say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
+    }
+    Ok((engine, store))
+}
+
 /// The first signal asks for the end, the second one is the end.
-async fn listen((mut term, mut int): (Signal, Signal), stop: CancellationToken) {
+pub(crate) async fn listen((mut term, mut int): (Signal, Signal), stop: CancellationToken) {
     either(&mut term, &mut int).await;
     stop.cancel();
     either(&mut term, &mut int).await;

@@ -23,6 +23,8 @@ mod cfg;
 pub(crate) mod faces;
 pub(crate) mod frames;
 pub(crate) mod keeper;
+#[cfg(feature = "mcp")]
+mod polled;
 mod pump;
 #[cfg(test)]
 mod tests;
@@ -100,6 +102,8 @@ struct Inner {
     asked: HashMap<String, u64>,
     bytes: usize,
     connected: bool,
+    /// Calls for frames that are waiting.
+    callers: usize,
     end: Option<End>,
 }
 
@@ -124,6 +128,8 @@ pub(crate) struct Link {
     inner: Mutex<Inner>,
     /// There is a frame to send.
     news: Notify,
+    /// Somebody began or ended a call for frames.
+    called: Notify,
     ended: CancellationToken,
     /// What was handed over and is not taken back yet.
     lent: TaskTracker,
@@ -140,7 +146,8 @@ impl Link {
         let (inner, news, ended) = (Mutex::default(), Notify::new(), CancellationToken::new());
         let lent = TaskTracker::new();
         lent.close();
-        Self { sid, generation, cfg, counts, inner, news, ended, lent }
+        let called = Notify::new();
+        Self { sid, generation, cfg, counts, inner, news, called, ended, lent }
     }
 
     /// No change is left half done, so a holder's panic leaves the tables usable.
@@ -310,6 +317,11 @@ impl Link {
         self.lent.wait().await;
     }
 
+    /// Whether somebody waits in a call for frames.
+    fn is_called(&self) -> bool {
+        self.inner().callers > 0
+    }
+
     /// Why the link is no more; none while it is.
     pub(crate) fn ended(&self) -> Option<End> {
         self.inner().end.clone()
@@ -318,7 +330,7 @@ impl Link {
     pub(crate) fn standing(&self) -> Standing {
         let inner = self.inner();
         Standing {
-            connected: inner.connected && inner.end.is_none(),
+            connected: (inner.connected || inner.callers > 0) && inner.end.is_none(),
             parked: inner.kept.values().filter(|kept| !kept.sent).count(),
             unanswered: inner.kept.values().filter(|kept| kept.reply.is_some()).count(),
             kept: inner.kept.len(),

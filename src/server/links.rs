@@ -233,6 +233,14 @@ impl Links {
         Some(if known { Bearing::Other } else { Bearing::Unknown })
     }
 
+    /// A link that is there.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn link_to(&self, sid: &str) -> Option<Arc<Link>> {
+        let table = self.table();
+        let login = table.logins.get(sid).filter(|login| login.link.ended().is_none())?;
+        Some(login.link.clone())
+    }
+
     /// The way of a socket to a link that is there.
     pub(crate) fn way_to(&self, sid: &str) -> Option<mpsc::Sender<WebSocket>> {
         let table = self.table();

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 use crate::server::browser;
 use crate::server::caller::{Authority, Bearer, Body};
-use crate::server::links::{Bearing, NoLogin};
+use crate::server::links::{Bearing, NoLogin, Welcome};
 use crate::server::openapi::{LoggedIn, OperatorList, OperatorShown};
 use crate::server::problem::Problem;
 use crate::server::{App, Shared};
@@ -54,24 +54,9 @@ pub(crate) struct LogIn {
 pub(crate) async fn log_in(
     State(app): State<Shared>,
     _: Operating,
-    Body(mut wish): Body<LogIn>,
+    Body(wish): Body<LogIn>,
 ) -> Result<Response, Problem> {
-    wish.roles.sort_unstable();
-    wish.roles.dedup();
-    if wish.roles.len() > ROLES_MAX {
-        let detail = format!("a login has at most {ROLES_MAX} roles");
-        return Err(Problem::of_status(StatusCode::UNPROCESSABLE_ENTITY, detail));
-    }
-    for role in &wish.roles {
-        check_name("role", role)?;
-        if GIVEN.iter().any(|given| role.starts_with(given)) {
-            let detail = format!("the role `{role}` begins as the names that are given here");
-            return Err(Problem::of_status(StatusCode::UNPROCESSABLE_ENTITY, detail));
-        }
-    }
-    let (roles, since) = (wish.roles.clone(), app.engine.now()?.unix);
-    let welcome = app.links.log_in(&app.engine, wish.roles, wish.take_over, since).await;
-    let welcome = welcome.map_err(refused)?;
+    let (welcome, roles) = welcome(&app, wish.roles, wish.take_over).await?;
     let place = [(LOCATION, format!("/v1/operators/{}", welcome.sid))];
     let answer = json!({
         "sid": welcome.sid,
@@ -80,6 +65,30 @@ pub(crate) async fn log_in(
         "generation": welcome.generation,
     });
     Ok((StatusCode::CREATED, place, Json(answer)).into_response())
+}
+
+/// Logs an operator in under these roles, each once.
+pub(crate) async fn welcome(
+    app: &App,
+    mut roles: Vec<String>,
+    take_over: bool,
+) -> Result<(Welcome, Vec<String>), Problem> {
+    roles.sort_unstable();
+    roles.dedup();
+    if roles.len() > ROLES_MAX {
+        let detail = format!("a login has at most {ROLES_MAX} roles");
+        return Err(Problem::of_status(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    for role in &roles {
+        check_name("role", role)?;
+        if GIVEN.iter().any(|given| role.starts_with(given)) {
+            let detail = format!("the role `{role}` begins as the names that are given here");
+            return Err(Problem::of_status(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        }
+    }
+    let since = app.engine.now()?.unix;
+    let welcome = app.links.log_in(&app.engine, roles.clone(), take_over, since).await;
+    Ok((welcome.map_err(refused)?, roles))
 }
 
 fn refused(no: NoLogin) -> Problem {
@@ -168,7 +177,7 @@ fn by_cookie(app: &App, parts: &Parts) -> Result<bool, Problem> {
         && browser::is_admin(app, &parts.method, headers)?)
 }
 
-fn unknown() -> Problem {
+pub(crate) fn unknown() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "operator_not_found", "there is no such login")
 }
 
@@ -206,7 +215,7 @@ pub(crate) async fn log_out(
 }
 
 /// What the holder of a login that is no more is told.
-fn gone(app: &App, sid: &str) -> Problem {
+pub(crate) fn gone(app: &App, sid: &str) -> Problem {
     let shown = app.links.show(sid).unwrap_or_default();
     let problem =
         Problem::new(StatusCode::GONE, "operator_gone", "this login is no more: log in again");

@@ -33,9 +33,11 @@ impl Problem {
         Self { status, code, detail: detail.into(), retryable, wait_secs: 1, fields: Map::new() }
     }
 
-    /// Adds a field of its own.
+    /// Adds a field of its own; null is none.
     pub(crate) fn with(mut self, name: &str, value: Value) -> Self {
-        self.fields.insert(name.to_owned(), value);
+        if !value.is_null() {
+            self.fields.insert(name.to_owned(), value);
+        }
         self
     }
 
@@ -91,8 +93,14 @@ impl Problem {
         self.status == StatusCode::UNAUTHORIZED || self.code == "attempt_ended"
     }
 
-    /// The problem as a whole response.
-    pub(crate) fn respond(&self, request_id: &str) -> Response {
+    /// The stable name of the problem.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The document, without the request's id.
+    pub(crate) fn document(&self) -> Map<String, Value> {
         let mut body = self.fields.clone();
         body.insert("type".to_owned(), format!("urn:adjutant:problem:{}", self.code).into());
         body.insert("title".to_owned(), self.status.canonical_reason().into());
@@ -100,10 +108,16 @@ impl Problem {
         body.insert("detail".to_owned(), self.detail.clone().into());
         body.insert("code".to_owned(), self.code.into());
         body.insert("retryable".to_owned(), self.retryable.into());
-        body.insert("request_id".to_owned(), request_id.into());
         if let Some(hint) = hint(self.code) {
             body.insert("hint".to_owned(), hint.into());
         }
+        body
+    }
+
+    /// The problem as a whole response.
+    pub(crate) fn respond(&self, request_id: &str) -> Response {
+        let mut body = self.document();
+        body.insert("request_id".to_owned(), request_id.into());
         let mut response = (self.status, Value::Object(body).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);

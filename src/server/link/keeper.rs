@@ -55,7 +55,10 @@ pub(crate) async fn keep(link: Arc<Link>, mut arrivals: mpsc::Receiver<WebSocket
                     lapse.as_mut().reset(tokio::time::Instant::now() + link.cfg.away);
                 }
             }
-            () = &mut lapse, if current.is_none() => {
+            () = link.called.notified() => {
+                lapse.as_mut().reset(tokio::time::Instant::now() + link.cfg.away);
+            }
+            () = &mut lapse, if current.is_none() && !link.is_called() => {
                 link.end(End::Lapsed);
             }
         }
