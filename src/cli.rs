@@ -9,6 +9,7 @@ mod board;
 mod check;
 mod drive;
 mod look;
+mod mcp;
 mod place;
 mod resume;
 mod run;
@@ -49,6 +50,7 @@ pub(crate) fn main() -> i32 {
         Command::Fsck(look) => look::check(&look),
         Command::Check(check) => check::main(&check),
         Command::Serve(serve) => serve::main(serve),
+        Command::Mcp(mcp) => mcp::main(mcp),
         Command::Schema => print_line(&format!("{:#}", adjutant::blueprint::json_schema())),
         Command::Openapi => print_line(adjutant::server::openapi().trim_end()),
         Command::Completions { shell } => {

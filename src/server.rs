@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -32,10 +33,13 @@ use data::Data;
 pub use data::DataCfg;
 use dispatch::Dispatched;
 use guard::Guard;
+use links::Links;
+use listen::Places;
 use problem::Problem;
 use runs::Runs;
 pub use shelf::{BlueprintVersion, ClaimedRun, DataKey, DataRecord, MemoryShelf, Put, Shelf};
 use tally::Tally;
+use throttle::Throttle;
 
 mod admin;
 mod blueprints;
@@ -46,8 +50,15 @@ mod dispatch;
 mod events;
 mod guard;
 mod health;
+mod leases;
+mod link;
+mod links;
+mod listen;
 mod lists;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod openapi;
+mod operators;
 mod page;
 mod problem;
 mod programs;
@@ -57,9 +68,14 @@ mod sessions;
 pub(crate) mod shelf;
 mod tally;
 mod tasks;
+mod throttle;
 mod worker;
 
 pub use admin::AdminToken;
+pub use link::LinkCfg;
+pub use listen::raise_descriptor_limit;
+#[cfg(feature = "mcp")]
+pub use mcp::serve_stdio;
 pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
@@ -83,6 +99,17 @@ pub struct ServerCfg {
     pub heartbeat: Duration,
     /// Event streams at a time, at most.
     pub streams: usize,
+    /// Connections at a time, at most, as far as the limit of descriptors allows.
+    pub connections: usize,
+    /// Longest that a connection may take to say the head of its next request.
+    pub header_time: Duration,
+    /// Bearers in a row that may turn out to be none, for one caller; all callers together have
+    /// ten times as many.
+    pub failures: u32,
+    /// Time in which one of these failures is forgiven.
+    pub failure_heals: Duration,
+    /// The links of operators.
+    pub links: LinkCfg,
     /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
     /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
     /// programs any arguments.
@@ -117,6 +144,11 @@ impl Default for ServerCfg {
             request_time: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             streams: 4096,
+            connections: 8192,
+            header_time: Duration::from_secs(30),
+            failures: 64,
+            failure_heals: Duration::from_secs(1),
+            links: LinkCfg::default(),
             programs: Vec::new(),
             functions: Functions::new(),
             runs: 256,
@@ -144,11 +176,60 @@ struct App {
     /// Ends the event streams.
     closing: CancellationToken,
     streams: Arc<Semaphore>,
+    places: Arc<Places>,
+    throttle: Throttle,
+    links: Arc<Links>,
     /// The OpenAPI document, once it was asked for.
     document: OnceLock<String>,
 }
 
 type Shared = Arc<App>;
+
+impl App {
+    /// Starts what runs beside the engine. Needs a runtime.
+    async fn new(engine: Engine, admin: AdminToken, cfg: ServerCfg) -> std::io::Result<Self> {
+        let cfg = Arc::new(cfg);
+        let runs = Runs::new(engine.clone(), cfg.clone()).await?;
+        let data = Data::open(engine.clone(), cfg.clone()).await?;
+        Ok(Self {
+            runs,
+            dispatched: Dispatched::default(),
+            data,
+            epoch: lists::epoch(&engine),
+            guard: Guard::new(&cfg.hosts, &cfg.origins),
+            streams: Arc::new(Semaphore::new(cfg.streams)),
+            places: Arc::new(Places::new(cfg.connections)),
+            throttle: Throttle::new(cfg.failures, cfg.failure_heals),
+            links: Arc::new(Links::new(cfg.links.clone())),
+            engine,
+            admin,
+            browsers: Browsers::default(),
+            cfg,
+            tally: Arc::default(),
+            draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+            document: OnceLock::new(),
+        })
+    }
+
+    /// Begins what goes on by itself until the end: counting, and the runs that were left open.
+    async fn begin(&self) -> std::io::Result<AbortOnDropHandle<()>> {
+        let tally = tally::follow(self).await.map_err(std::io::Error::other)?;
+        let resumed = self.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, "open runs go on");
+        Ok(AbortOnDropHandle::new(tally))
+    }
+
+    /// Takes nothing new, leaves the runs and brings the engine down.
+    async fn end(&self, grace: Duration) -> ShutdownReport {
+        self.draining.store(true, Ordering::Release);
+        self.links.drain(&self.engine);
+        // Runs get half of the grace, and their attempts what is left.
+        let begun = tokio::time::Instant::now();
+        self.runs.leave(grace / 2).await;
+        self.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
+    }
+}
 
 /// A server that has its address and does not answer yet.
 pub struct Server {
@@ -179,26 +260,7 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
-        let cfg = Arc::new(cfg);
-        let runs = Runs::new(engine.clone(), cfg.clone()).await?;
-        let data = Data::open(engine.clone(), cfg.clone()).await?;
-        let app = App {
-            runs,
-            dispatched: Dispatched::default(),
-            data,
-            epoch: lists::epoch(&engine),
-            guard: Guard::new(&cfg.hosts, &cfg.origins),
-            streams: Arc::new(Semaphore::new(cfg.streams)),
-            engine,
-            admin,
-            browsers: Browsers::default(),
-            cfg,
-            tally: Arc::default(),
-            draining: AtomicBool::new(false),
-            closing: CancellationToken::new(),
-            document: OnceLock::new(),
-        };
-        Ok(Self { listener, app: Arc::new(app) })
+        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) })
     }
 
     /// Where it listens.
@@ -238,36 +300,35 @@ impl Server {
         grace: Duration,
     ) -> std::io::Result<ShutdownReport> {
         let Self { listener, app } = self;
-        let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
-        let _end = tokio_util::task::AbortOnDropHandle::new(tally);
-        let resumed = app.runs.resume_open().await.map_err(std::io::Error::other)?;
-        tracing::info!(resumed, "open runs go on");
-        let closing = app.closing.clone().cancelled_owned();
-        let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
-        let mut serving = pin!(serving.into_future());
+        let _tally = app.begin().await?;
+        let _links = EndOfLinks(app.links.clone());
+        let (places, header_time) = (app.places.clone(), app.cfg.header_time);
+        let routes = router(app.clone());
+        let serving = listen::serve(listener, routes, places, header_time, app.closing.clone());
+        let mut serving = pin!(serving);
         tokio::select! {
-            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+            () = &mut serving => return Err(closed()),
             () = stop.cancelled() => {}
         }
-        app.draining.store(true, Ordering::Release);
-        let down = async {
-            let linger = tokio::time::sleep(linger);
-            let ended = async {
-                // Runs get half of the grace, and their attempts what is left.
-                let begun = tokio::time::Instant::now();
-                app.runs.leave(grace / 2).await;
-                app.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
-            };
-            tokio::join!(ended, linger).0
-        };
+        let down = async { tokio::join!(app.end(grace), tokio::time::sleep(linger)).0 };
         let report = tokio::select! {
             report = down => report,
-            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+            () = &mut serving => return Err(closed()),
         };
+        app.links.stop();
         app.closing.cancel();
         // A client that reads slowly holds nobody up.
         let _ = tokio::time::timeout(CLOSE_GRACE, serving).await;
         Ok(report)
+    }
+}
+
+/// Ends all links when the server does, however that is.
+struct EndOfLinks(Arc<Links>);
+
+impl Drop for EndOfLinks {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -302,6 +363,8 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(worker::prompt))
         .routes(routes!(worker::result))
         .routes(routes!(worker::submit))
+        .routes(routes!(operators::log_in, operators::list))
+        .routes(routes!(operators::read, operators::log_out))
         .routes(routes!(questions::list))
         .routes(routes!(questions::answer))
 }
@@ -312,6 +375,7 @@ fn held() -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::read))
         .routes(routes!(runs::routes::read))
         .routes(routes!(events::stream))
+        .routes(routes!(operators::attach))
 }
 
 /// What streams bodies, within bounds of its own.
@@ -322,6 +386,8 @@ fn streamed() -> OpenApiRouter<Shared> {
 fn router(app: Shared) -> Router {
     let quick = Router::from(quick()).merge(page::routes());
     let held = Router::from(held());
+    #[cfg(feature = "mcp")]
+    let held = held.merge(mcp::routes(&app));
     let own = RequestBodyLimitLayer::new(app.cfg.body_bytes);
     // The data plane counts the bytes of its bodies itself, as they come.
     let data = Router::from(streamed());
@@ -341,7 +407,7 @@ fn router(app: Shared) -> Router {
 async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let id = format!("req-{:032x}", app.engine.mint().bits128());
     let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => throttle::pass(&app, request, next).await,
         Err(problem) => problem.into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {

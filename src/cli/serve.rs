@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adjutant::server::{AdminToken, MemoryShelf, Server, ServerCfg, Shelf};
+use adjutant::server::{AdminToken, MemoryShelf, Server, ServerCfg, Shelf, raise_descriptor_limit};
+use adjutant::store::SqliteStore;
 use adjutant::{CancellationToken, Engine, EngineCfg, LayerRegistry};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,26 +24,16 @@ pub(crate) fn main(args: ServeArgs) -> anyhow::Result<i32> {
 async fn command(args: ServeArgs) -> anyhow::Result<i32> {
     // Before anything else, so that no signal finds the process without an ear for it.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    if let Err(error) = raise_descriptor_limit() {
+        say(&format!("adjutant: the limit of descriptors stays as it is: {error}"));
+    }
     let store = Place::of(&args.store).open_for_run()?;
     let beside = store.as_ref().map(|store| store.path().join("admin-token"));
     let Some(file) = args.admin_token_file.or(beside) else {
         bail!("without a store, name the file of the admin's token with --admin-token-file");
     };
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
-    let mut cfg = EngineCfg::default();
-    let mut shelf: Arc<dyn Shelf> = Arc::new(MemoryShelf::default());
-    let engine = match store {
-        None => Engine::new_with_layers(cfg, LayerRegistry::standard()),
-        Some(store) => {
-            cfg.token_keys = store.keys();
-            let store = Arc::new(store);
-            shelf = store.clone();
-            Engine::open(cfg, LayerRegistry::standard(), store).await?
-        }
-    };
-    for row in &engine.recovery().set_aside {
-        say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
-    }
+    let (engine, shelf) = open_engine(store).await?;
     let lapses = engine.start_detach_loop();
     let cfg = ServerCfg {
         hosts: args.hosts,
@@ -76,8 +67,29 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
     Ok(code::PASS)
 }
 
+/// The engine on its store; what could not be read of that is said.
+pub(crate) async fn open_engine(
+    store: Option<SqliteStore>,
+) -> anyhow::Result<(Engine, Arc<dyn Shelf>)> {
+    let mut shelf: Arc<dyn Shelf> = Arc::new(MemoryShelf::default());
+    let mut cfg = EngineCfg::default();
+    let engine = match store {
+        None => Engine::new_with_layers(cfg, LayerRegistry::standard()),
+        Some(store) => {
+            cfg.token_keys = store.keys();
+            let store = Arc::new(store);
+            shelf = store.clone();
+            Engine::open(cfg, LayerRegistry::standard(), store).await?
+        }
+    };
+    for row in &engine.recovery().set_aside {
+        say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
+    }
+    Ok((engine, shelf))
+}
+
 /// The first signal asks for the end, the second one is the end.
-async fn listen((mut term, mut int): (Signal, Signal), stop: CancellationToken) {
+pub(crate) async fn listen((mut term, mut int): (Signal, Signal), stop: CancellationToken) {
     either(&mut term, &mut int).await;
     stop.cancel();
     either(&mut term, &mut int).await;

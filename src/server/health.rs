@@ -52,7 +52,7 @@ pub(crate) fn whole(mut response: Response) -> Response {
 
 /// A response that is whole whatever its status.
 #[derive(Clone)]
-struct Whole;
+pub(crate) struct Whole;
 
 /// Whether a response with the status of a refusal is to stay as it is.
 pub(crate) fn is_whole(response: &Response) -> bool {
@@ -84,6 +84,27 @@ pub(crate) async fn metrics(
     metric(&mut out, "gauge", "live_runs", "Runs that are carried on.", runs);
     let streams = app.cfg.streams.saturating_sub(app.streams.available_permits());
     metric(&mut out, "gauge", "event_streams", "Event streams that are open.", streams as u64);
+    let standings = app.links.standings();
+    for (name, help, value) in [
+        ("operators_connected", "Operators with a socket.", standings.connected),
+        ("operators_away", "Operators without a socket.", standings.away),
+        ("operator_parked_frames", "Frames that wait for a socket.", standings.parked),
+        ("operator_unanswered", "Requests that wait for a reply.", standings.unanswered),
+        ("connections", "Connections that are open.", app.places.open() as u64),
+    ] {
+        metric(&mut out, "gauge", name, help, value);
+    }
+    let refused = [
+        ("connections_refused_total", "Connections that had no place.", app.places.refused()),
+        (
+            "throttled_requests_total",
+            "Requests refused after too many failed bearers.",
+            app.throttle.refused(),
+        ),
+    ];
+    for (name, help, value) in app.links.counters().into_iter().chain(refused) {
+        metric(&mut out, "counter", name, help, value);
+    }
     let look = |state: &mut adjutant_actors::state::EngineState| {
         (state.live_tasks(), state.session_count() as u64)
     };
