@@ -167,13 +167,12 @@ fn opens_session(headers: &HeaderMap) -> bool {
     !headers.contains_key(SESSION_ID) && version.is_none_or(|version| version < newest.as_str())
 }
 
-/// What speaks the protocol over HTTP, which the document of the routes cannot describe.
+/// The route `/mcp`. It stands behind the server's own checks of Host and Origin; each of its
+/// requests needs the admin's bearer or a session's token.
 pub(crate) fn routes(app: &Shared) -> Router<Shared> {
     Router::new().route("/mcp", route(app))
 }
 
-/// The route `/mcp`. It stands behind the server's own checks of Host and Origin; each of its
-/// requests needs the admin's bearer or a session's token.
 fn route(app: &Shared) -> MethodRouter<Shared> {
     let mut config = StreamableHttpServerConfig::default()
         .disable_allowed_hosts()
