@@ -71,21 +71,18 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
 pub(crate) async fn open_engine(
     store: Option<SqliteStore>,
 ) -> anyhow::Result<(Engine, Arc<dyn Shelf>)> {
-    let mut shelf: Arc<dyn Shelf> = Arc::new(MemoryShelf::default());
     let mut cfg = EngineCfg::default();
-    let engine = match store {
-        None => Engine::new_with_layers(cfg, LayerRegistry::standard()),
-        Some(store) => {
-            cfg.token_keys = store.keys();
-            let store = Arc::new(store);
-            shelf = store.clone();
-            Engine::open(cfg, LayerRegistry::standard(), store).await?
-        }
+    let Some(store) = store else {
+        let engine = Engine::new_with_layers(cfg, LayerRegistry::standard());
+        return Ok((engine, Arc::new(MemoryShelf::default())));
     };
+    cfg.token_keys = store.keys();
+    let store = Arc::new(store);
+    let engine = Engine::open(cfg, LayerRegistry::standard(), store.clone()).await?;
     for row in &engine.recovery().set_aside {
         say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
     }
-    Ok((engine, shelf))
+    Ok((engine, store))
 }
 
 /// The first signal asks for the end, the second one is the end.

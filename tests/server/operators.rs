@@ -90,7 +90,7 @@ async fn a_login_that_ends_closes_its_socket_and_refuses_what_was_asked() {
 async fn the_page_s_cookie_opens_a_socket_from_the_own_origin_only() {
     let desk = Desk::new().await;
     let login = desk.log_in(json!({})).await;
-    let link = desk.ask(Method::POST, "/v1/link", &desk.admin).send().await.unwrap();
+    let link = desk.ask(Method::POST, "/v1/links", &desk.admin).send().await.unwrap();
     let link: Value = link.json().await.unwrap();
     let plain = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     let path = format!("{}{}", desk.base, link["path"].as_str().unwrap());
