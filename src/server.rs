@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
+use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -31,18 +32,23 @@ use tally::Tally;
 
 mod admin;
 mod caller;
+mod doctor;
 mod events;
 mod guard;
 mod health;
+mod metrics;
 mod openapi;
 mod problem;
 mod questions;
 mod sessions;
+mod supervision;
 mod tally;
 mod tasks;
+mod trace;
 mod worker;
 
 pub use admin::AdminToken;
+pub use doctor::{Finding, Level, RecentErrors, look_at_folder, look_at_process};
 pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
@@ -66,6 +72,19 @@ pub struct ServerCfg {
     pub heartbeat: Duration,
     /// Event streams at a time, at most.
     pub streams: usize,
+    /// What the doctor's route tells of the set-up.
+    pub about: About,
+}
+
+/// What a server knows of its surroundings, for its doctor.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// How it was set up, each setting with its origin. Never a secret.
+    pub settings: serde_json::Value,
+    /// The folder of its store.
+    pub store: Option<std::path::PathBuf>,
+    /// Errors and warnings of late.
+    pub errors: RecentErrors,
 }
 
 impl Default for ServerCfg {
@@ -77,6 +96,7 @@ impl Default for ServerCfg {
             request_time: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             streams: 4096,
+            about: About::default(),
         }
     }
 }
@@ -198,7 +218,9 @@ fn quick() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
-        .routes(routes!(health::metrics))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(supervision::read))
+        .routes(routes!(doctor::read))
         .routes(routes!(openapi::document))
         .routes(routes!(sessions::attach))
         .routes(routes!(sessions::detach, sessions::read))
@@ -235,10 +257,13 @@ fn router(app: Shared) -> Router {
 /// refused into a problem document.
 async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let id = format!("req-{:032x}", app.engine.mint().bits128());
+    let span = trace::request(&request, &id);
+    let asked = tokio::time::Instant::now();
     let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => next.run(request).instrument(span.clone()).await,
         Err(problem) => problem.into_response(),
     };
+    trace::answered(&span, &response, asked.elapsed());
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.respond(&id);
     } else if response.status().as_u16() >= 400 && !health::is_whole(&response) {

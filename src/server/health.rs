@@ -1,23 +1,15 @@
-//! Whether the process lives, whether it is ready and why not, and its metrics.
+//! Whether the process lives, and whether it is ready and why not.
 
 use std::sync::atomic::Ordering;
 
-use adjutant_actors::model::role::Verb;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::server::Shared;
-use crate::server::caller::{Bearer, decode};
 use crate::server::openapi::Readiness;
-use crate::server::problem::Problem;
-use crate::server::tally::metric;
-
-/// Media type of the Prometheus text form.
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The process answers.
 #[utoipa::path(get, path = "/livez", tag = "health", security(()),
@@ -54,40 +46,4 @@ struct Whole;
 /// Whether a response with the status of a refusal is to stay as it is.
 pub(crate) fn is_whole(response: &Response) -> bool {
     response.extensions().get::<Whole>().is_some()
-}
-
-/// The metrics, for the admin or who may read the trace.
-#[utoipa::path(get, path = "/metrics", tag = "health",
-    responses((status = 200, body = String, content_type = PROMETHEUS)))]
-pub(crate) async fn metrics(
-    State(app): State<Shared>,
-    Bearer(bearer): Bearer,
-) -> Result<Response, Problem> {
-    if !app.admin.is(&bearer) {
-        app.engine.verify_token(&decode(&bearer)?, Verb::ReadTrace).await?;
-    }
-    let mut out = String::new();
-    app.tally.write(&mut out);
-    let (counts, queued) = (app.engine.counts(), app.engine.queued_turns());
-    for (name, help, value) in [
-        ("turns_total", "Turns of the state.", counts.turns),
-        ("restarts_total", "Actors, workers and spawners started again.", counts.restarts),
-        ("actors_started_total", "Actors that were started.", counts.actors_started),
-        ("overlong_holds_total", "Turns that held the state too long.", counts.overlong_holds),
-        ("forced_stops_total", "Workers that were stopped by force.", counts.forced_stops),
-    ] {
-        metric(&mut out, "counter", name, help, value);
-    }
-    metric(&mut out, "gauge", "queued_turns", "Turns that wait.", queued as u64);
-    let streams = app.cfg.streams.saturating_sub(app.streams.available_permits());
-    metric(&mut out, "gauge", "event_streams", "Event streams that are open.", streams as u64);
-    let look = |state: &mut adjutant_actors::state::EngineState| {
-        (state.live_tasks(), state.session_count() as u64)
-    };
-    // An engine that has stopped has none of these to show.
-    if let Ok((live, sessions)) = app.engine.with_state("metrics", look).await {
-        metric(&mut out, "gauge", "live_tasks", "Tasks that are not settled.", live);
-        metric(&mut out, "gauge", "sessions", "Sessions that are remembered.", sessions);
-    }
-    Ok(([(CONTENT_TYPE, PROMETHEUS)], out).into_response())
 }

@@ -61,6 +61,11 @@ impl Problem {
         Self::new(StatusCode::GONE, "attempt_ended", detail)
     }
 
+    /// The stable word for the reason.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The problem as a whole response.
     pub(crate) fn respond(&self, request_id: &str) -> Response {
         let mut body = self.fields.clone();
