@@ -19,7 +19,7 @@ mod agent_md;
 mod compile;
 mod file_ref;
 mod functions;
-mod kept;
+pub(crate) mod kept;
 mod record;
 mod resume;
 mod run;

@@ -23,6 +23,7 @@ use crate::operator::{Operator, SeniorBridge, SpawnHook};
 use crate::registry::Registry;
 
 mod auth;
+mod caller;
 mod dispatch;
 mod durable;
 mod events;
@@ -36,6 +37,7 @@ mod sessions;
 mod tasks;
 mod worker_api;
 
+pub(crate) use caller::Caller;
 pub use dispatch::DispatchOptions;
 pub use durable::OpenOptions;
 pub use events::{Delivery, EventFeed, EventStream};
@@ -281,12 +283,15 @@ impl Engine {
     }
 
     /// What needs no record: signature, wall-clock times, role × verb; in this order.
-    /// With it comes the moment at which it was checked.
-    pub(crate) fn access(
+    /// With it comes the moment at which it was checked. The host needs none of these.
+    pub(crate) fn access<'a>(
         &self,
-        token: &CapToken,
+        caller: impl Into<Caller<'a>>,
         verb: Verb,
     ) -> Result<(Access, Now), EngineError> {
+        let Caller::Token(token) = caller.into() else {
+            return Ok((Access::Trusted, self.now()?));
+        };
         let (signed, now) = self.signed(token)?;
         if !self.inner.gate.is_allowed(token.role, verb) {
             return Err(EngineError::RoleViolation { role: token.role, verb });

@@ -25,9 +25,12 @@ use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::blueprint::Functions;
 use crate::engine::Engine;
 use guard::Guard;
 use problem::Problem;
+use runs::Runs;
+pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
 use tally::Tally;
 
 mod admin;
@@ -39,8 +42,11 @@ mod health;
 mod metrics;
 mod openapi;
 mod problem;
+mod programs;
 mod questions;
+mod runs;
 mod sessions;
+mod shelf;
 mod supervision;
 mod tally;
 mod tasks;
@@ -58,7 +64,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What may be said of a server. Use the struct update syntax.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerCfg {
     /// Names, without a port, under which the server may be asked for, beside those of loopback.
     pub hosts: Vec<String>,
@@ -72,6 +78,16 @@ pub struct ServerCfg {
     pub heartbeat: Duration,
     /// Event streams at a time, at most.
     pub streams: usize,
+    /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
+    /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
+    /// programs any arguments.
+    pub programs: Vec<String>,
+    /// Functions that the agents of such a blueprint may be.
+    pub functions: Functions,
+    /// Runs that are carried on at a time, at most.
+    pub runs: usize,
+    /// Where the server keeps what is not the engine's; otherwise in memory.
+    pub shelf: Arc<dyn Shelf>,
     /// What the doctor's route tells of the set-up.
     pub about: About,
 }
@@ -87,6 +103,17 @@ pub struct About {
     pub errors: RecentErrors,
 }
 
+impl std::fmt::Debug for ServerCfg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerCfg")
+            .field("hosts", &self.hosts)
+            .field("origins", &self.origins)
+            .field("programs", &self.programs)
+            .field("runs", &self.runs)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for ServerCfg {
     fn default() -> Self {
         Self {
@@ -97,6 +124,10 @@ impl Default for ServerCfg {
             heartbeat: Duration::from_secs(15),
             streams: 4096,
             about: About::default(),
+            programs: Vec::new(),
+            functions: Functions::new(),
+            runs: 256,
+            shelf: Arc::new(MemoryShelf::default()),
         }
     }
 }
@@ -106,7 +137,8 @@ struct App {
     engine: Engine,
     admin: AdminToken,
     guard: Guard,
-    cfg: ServerCfg,
+    cfg: Arc<ServerCfg>,
+    runs: Runs,
     tally: Arc<Tally>,
     draining: AtomicBool,
     /// Ends the event streams.
@@ -147,7 +179,10 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
+        let cfg = Arc::new(cfg);
+        let runs = Runs::new(engine.clone(), cfg.clone(), cfg.shelf.clone()).await?;
         let app = App {
+            runs,
             guard: Guard::new(&cfg.hosts, &cfg.origins),
             streams: Arc::new(Semaphore::new(cfg.streams)),
             engine,
@@ -186,6 +221,8 @@ impl Server {
         let Self { listener, app } = self;
         let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
         let _end = tokio_util::task::AbortOnDropHandle::new(tally);
+        let resumed = app.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, "open runs go on");
         let closing = app.closing.clone().cancelled_owned();
         let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
         let mut serving = pin!(serving.into_future());
@@ -196,7 +233,13 @@ impl Server {
         app.draining.store(true, Ordering::Release);
         let down = async {
             let linger = tokio::time::sleep(linger);
-            tokio::join!(app.engine.shutdown(grace), linger).0
+            let ended = async {
+                // Runs get half of the grace, and their attempts what is left.
+                let begun = tokio::time::Instant::now();
+                app.runs.leave(grace / 2).await;
+                app.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
+            };
+            tokio::join!(ended, linger).0
         };
         let report = tokio::select! {
             report = down => report,
@@ -234,11 +277,16 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(worker::submit))
         .routes(routes!(questions::list))
         .routes(routes!(questions::answer))
+        .routes(routes!(runs::routes::start, runs::routes::list))
+        .routes(routes!(runs::routes::cancel))
 }
 
 /// What may stay open for longer.
 fn held() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(tasks::read)).routes(routes!(events::stream))
+    OpenApiRouter::new()
+        .routes(routes!(tasks::read))
+        .routes(routes!(runs::routes::read))
+        .routes(routes!(events::stream))
 }
 
 fn router(app: Shared) -> Router {

@@ -97,6 +97,7 @@ pub(super) fn carry_on<'a>(
             session.end().await;
             return Err(error);
         }
+        options.observer.run_opened();
         let kept = Kept::new(id, options.leave.clone(), engine.kept_steps(id).await?);
         let steps = session.steps(&program, &options, Some(kept));
         let context: Arc<dyn CtxStorage> = MemoryCtx::shared(Value::clone(&input));

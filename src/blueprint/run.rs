@@ -1,5 +1,6 @@
 //! Running a program: attach, evaluate the flow, report how it came out.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,6 +94,8 @@ pub struct RunReport {
 
 /// Somebody who watches the steps of a run. Called outside the engine's turns; keep it short.
 pub trait RunObserver: Send + Sync {
+    /// A kept run was opened or taken over: it can be resumed from here on.
+    fn run_opened(&self) {}
     /// A step got its task.
     fn step_started(&self, task: TaskId, step: &str);
     /// A step ended.
@@ -114,6 +117,10 @@ pub struct RunOptions {
     pub ttl: Option<Duration>,
     /// Who does the agents' work, over what the blueprint says.
     pub kind: Option<OperatorKind>,
+    /// Who does the work of single agents, over all else.
+    pub agent_kinds: HashMap<String, OperatorKind>,
+    /// Registered senior bridge that layers find with the run's attempts, in place of `senior`.
+    pub bridge_id: Option<String>,
     /// Who answers questions; otherwise they wait for somebody who answers through the engine.
     pub senior: Option<Arc<dyn SeniorBridge>>,
     /// Registered spawn hook.
@@ -139,6 +146,8 @@ impl Default for RunOptions {
             operator_id: "run".to_owned(),
             ttl: None,
             kind: None,
+            agent_kinds: HashMap::new(),
+            bridge_id: None,
             senior: None,
             hook_id: None,
             operator_backend_id: None,

@@ -50,10 +50,10 @@ impl Session {
                 Role::Operator,
                 life,
                 options.kind,
-                bridge_id.clone(),
+                options.bridge_id.clone().or_else(|| bridge_id.clone()),
                 options.hook_id.clone(),
                 options.operator_backend_id.clone(),
-                std::collections::HashMap::new(),
+                options.agent_kinds.clone(),
                 program.agent_kinds().clone(),
                 program.default_kind(),
             )

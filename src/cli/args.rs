@@ -238,6 +238,13 @@ pub(crate) struct ServeArgs {
     /// The origin of a page, such as https://desk.example, that may ask, beside the server's own.
     #[arg(long = "origin", value_name = "ORIGIN")]
     pub(crate) origins: Vec<String>,
+    /// A program that agents of blueprints may run that come over HTTP, as these name it; `sh` for
+    /// shell lines. Give it once for each.
+    #[arg(long = "program", value_name = "NAME|PATH")]
+    pub(crate) programs: Vec<String>,
+    /// Runs that are carried on at a time, at most. Otherwise 256.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) runs: Option<u64>,
     /// Longest that attempts at work get to end after TERM, in seconds. Otherwise 30.
     #[arg(long, value_name = "SECS")]
     pub(crate) grace: Option<u64>,

@@ -51,14 +51,17 @@ fn flags(args: &ServeArgs, logs: &LogArgs) -> Vec<Flag> {
     for (key, flag, number) in [
         ("server.grace_secs", "--grace", args.grace),
         ("server.linger_secs", "--linger", args.linger),
+        ("limits.live_runs", "--runs", args.runs),
     ] {
         if let Some(number) = number {
             add(key, flag, Given::Value(Value::Number(number)));
         }
     }
-    for (key, flag, list) in
-        [("server.hosts", "--host", &args.hosts), ("server.origins", "--origin", &args.origins)]
-    {
+    for (key, flag, list) in [
+        ("server.hosts", "--host", &args.hosts),
+        ("server.origins", "--origin", &args.origins),
+        ("programs.allow", "--program", &args.programs),
+    ] {
         if !list.is_empty() {
             add(key, flag, Given::Value(Value::List(list.clone())));
         }

@@ -74,8 +74,8 @@ impl Look {
             at,
             supervision: client.get("/v1/supervision").await?,
             questions: client.get("/v1/questions").await?["questions"].take(),
-            runs: client.get("/v1/runs?limit=50").await?["runs"].take(),
-            tasks: client.get("/v1/tasks?status=running&limit=50").await?["tasks"].take(),
+            runs: listed(client, "/v1/runs?status=open&limit=50", "runs").await?,
+            tasks: listed(client, "/v1/tasks?status=running&limit=50", "tasks").await?,
             metrics,
             turns_per_second: None,
         };
@@ -143,6 +143,15 @@ impl Look {
         section(&mut out, "RUNS", &self.runs, &["run_id", "status", "blueprint"]);
         section(&mut out, "TASKS AT WORK", &self.tasks, &["task_id", "agent", "attempt"]);
         out
+    }
+}
+
+/// A list, or none from a server that has no such route.
+async fn listed(client: &Client, path: &str, name: &str) -> Result<Value, Refusal> {
+    match client.get(path).await {
+        Ok(mut answer) => Ok(answer[name].take()),
+        Err(Refusal::Problem(404 | 405, _)) => Ok(Value::Null),
+        Err(refusal) => Err(refusal),
     }
 }
 

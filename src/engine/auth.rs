@@ -11,7 +11,7 @@ use adjutant_actors::model::token::{
 use adjutant_actors::state::auth::{NewToken, Reach};
 use adjutant_actors::state::effect::Now;
 
-use crate::engine::Engine;
+use crate::engine::{Caller, Engine};
 
 impl Engine {
     /// Verifies a token for a verb and spends one use: signature, expiry, role × verb, record.
@@ -34,7 +34,16 @@ impl Engine {
     /// `BadSignature`, `TokenExpired`, `RoleViolation`, `TokenNotFound`, `TokenRevoked`,
     /// `TokenUsesExhausted`; none of them spends a use.
     pub async fn verify_token(&self, token: &CapToken, verb: Verb) -> Result<(), EngineError> {
-        let (access, now) = self.access(token, verb)?;
+        self.verify_as(token.into(), verb).await
+    }
+
+    /// As [`Self::verify_token`]; the host may do everything.
+    pub(crate) async fn verify_as(
+        &self,
+        caller: Caller<'_>,
+        verb: Verb,
+    ) -> Result<(), EngineError> {
+        let (access, now) = self.access(caller, verb)?;
         self.system()
             .transact("verify_token", move |state| state.verify(access, Reach::Anywhere, now))
             .await

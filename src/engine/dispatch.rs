@@ -17,9 +17,9 @@ use adjutant_actors::system::PollStart;
 use async_trait::async_trait;
 
 use crate::ctx::{Ctx, WORKER_HANDLE};
-use crate::engine::Engine;
 use crate::engine::auth::worker_name;
 use crate::engine::tasks::checked_key;
+use crate::engine::{Caller, Engine};
 use crate::spawner::SpawnerAdapter;
 
 /// What may be said of one attempt. Use the struct update syntax.
@@ -125,8 +125,19 @@ impl Engine {
         spawner: &Arc<dyn SpawnerAdapter>,
         options: DispatchOptions,
     ) -> Result<DispatchOutcome, EngineError> {
-        let (access, now) = self.access(token, Verb::DispatchAttempt)?;
-        if token.role != Role::Worker {
+        self.dispatch_as(token.into(), task_id, spawner, options).await
+    }
+
+    /// As [`Self::dispatch_with`].
+    pub(crate) async fn dispatch_as(
+        &self,
+        caller: Caller<'_>,
+        task_id: &TaskId,
+        spawner: &Arc<dyn SpawnerAdapter>,
+        options: DispatchOptions,
+    ) -> Result<DispatchOutcome, EngineError> {
+        let (access, now) = self.access(caller, Verb::DispatchAttempt)?;
+        if !caller.is_worker() {
             self.refuse_while_draining()?;
         }
         if let Some(prompt) = &options.prompt {

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinHandle;
 
-use crate::engine::Engine;
+use crate::engine::{Caller, Engine};
 
 /// Events that a feed reads from the log at once.
 const FEED_PAGE: usize = 4096;
@@ -189,7 +189,18 @@ impl Engine {
         after: u64,
         limit: usize,
     ) -> Result<Vec<EventRecord>, EngineError> {
-        let (access, now) = self.access(token, Verb::ReadTrace)?;
+        self.read_trace_as(token.into(), task_id, after, limit).await
+    }
+
+    /// As [`Self::read_trace`].
+    pub(crate) async fn read_trace_as(
+        &self,
+        caller: Caller<'_>,
+        task_id: Option<&TaskId>,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<EventRecord>, EngineError> {
+        let (access, now) = self.access(caller, Verb::ReadTrace)?;
         let task = task_id.copied();
         self.system()
             .events("read_trace", Past { after, limit, task }, move |state| {

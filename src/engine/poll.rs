@@ -12,7 +12,7 @@ use adjutant_actors::model::token::CapToken;
 use adjutant_actors::state::EngineState;
 use adjutant_actors::system::PollStart;
 
-use crate::engine::Engine;
+use crate::engine::{Caller, Engine};
 
 impl Engine {
     /// Waits until the task is settled or Suspended, and returns it as it is then.
@@ -46,7 +46,17 @@ impl Engine {
         task_id: &TaskId,
         hold: Duration,
     ) -> Result<TaskState, EngineError> {
-        let ((access, now), task) = (self.access(token, Verb::PollTask)?, *task_id);
+        self.poll_task_as(token.into(), task_id, hold).await
+    }
+
+    /// As [`Self::poll_task`].
+    pub(crate) async fn poll_task_as(
+        &self,
+        caller: Caller<'_>,
+        task_id: &TaskId,
+        hold: Duration,
+    ) -> Result<TaskState, EngineError> {
+        let ((access, now), task) = (self.access(caller, Verb::PollTask)?, *task_id);
         let hold = hold.min(self.cfg().long_hold.max_hold);
         let look = move |state: &mut EngineState, first: bool| {
             if first {

@@ -79,6 +79,18 @@ impl Engine {
         self.inner.operators.ids()
     }
 
+    /// A registered senior bridge by its name.
+    #[cfg(feature = "server")]
+    pub(crate) fn find_bridge(&self, id: &str) -> Option<Arc<dyn SeniorBridge>> {
+        self.inner.bridges.get(id)
+    }
+
+    /// Whether a spawn hook of that name is registered.
+    #[cfg(feature = "server")]
+    pub(crate) fn has_hook(&self, id: &str) -> bool {
+        self.inner.hooks.get(id).is_some()
+    }
+
     /// A registered operator by its name.
     pub fn find_operator(&self, id: &str) -> Option<Arc<dyn Operator>> {
         self.inner.operators.get(id)

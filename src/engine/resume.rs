@@ -14,7 +14,7 @@ use adjutant_actors::state::resumes::Answer;
 use adjutant_actors::system::PollStart;
 use serde_json::Value;
 
-use crate::engine::Engine;
+use crate::engine::{Caller, Engine};
 
 impl Engine {
     /// Asks the senior and suspends the task; its attempt's clock stands still. The key names the
@@ -71,7 +71,17 @@ impl Engine {
         key: ResumeKey,
         answer: Value,
     ) -> Result<(), EngineError> {
-        let (access, _) = self.access(token, Verb::AnswerQuery)?;
+        self.answer_as(token.into(), key, answer).await
+    }
+
+    /// As [`Self::answer_query`].
+    pub(crate) async fn answer_as(
+        &self,
+        caller: Caller<'_>,
+        key: ResumeKey,
+        answer: Value,
+    ) -> Result<(), EngineError> {
+        let (access, _) = self.access(caller, Verb::AnswerQuery)?;
         self.answer(access, key, answer).await
     }
 

@@ -11,6 +11,8 @@ use adjutant_actors::model::measure::{check_name, measure_text};
 use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::task::TaskSpec;
 use adjutant_actors::model::token::CapToken;
+#[cfg(feature = "server")]
+use adjutant_actors::state::EngineState;
 use adjutant_actors::state::runs::{KeptStep, NewRun, RunRecord, RunStatus};
 use adjutant_actors::state::tasks::NewTask;
 use serde_json::Value;
@@ -52,6 +54,48 @@ impl Engine {
     /// `Stopped`.
     pub async fn list_runs(&self) -> Result<Vec<(RunId, RunRecord)>, EngineError> {
         self.system().transact("list_runs", |state| Ok(state.runs())).await
+    }
+
+    /// The tasks of a run's steps, at most `limit`, in turns of bounded length.
+    #[cfg(feature = "server")]
+    pub(crate) async fn run_tasks(
+        &self,
+        run: RunId,
+        limit: usize,
+    ) -> Result<Vec<TaskId>, EngineError> {
+        let (mut tasks, mut after) = (Vec::new(), None);
+        while tasks.len() < limit {
+            let want = PAGE.min(limit - tasks.len());
+            let look = move |state: &mut EngineState| state.step_tasks(run, after, want);
+            let page = self.with_state("run_tasks", look).await?;
+            let done = page.len() < want;
+            after = page.last().map(|(key, _)| *key);
+            tasks.extend(page.into_iter().map(|(_, task)| task));
+            if done {
+                break;
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// Whether a step of a run was given to an agent, looked for in turns of bounded length.
+    #[cfg(feature = "server")]
+    pub(crate) async fn run_has_agent(&self, run: RunId, agent: &str) -> Result<bool, EngineError> {
+        let mut after = None;
+        loop {
+            let agent = agent.to_owned();
+            let look = move |state: &mut EngineState| {
+                let page = state.step_tasks(run, after, PAGE);
+                let last = page.last().map(|(key, _)| *key).filter(|_| page.len() == PAGE);
+                let mut agents = page.iter().filter_map(|(_, task)| state.task_agent(task));
+                (agents.any(|own| own == agent), last)
+            };
+            let (found, last) = self.with_state("run_has_agent", look).await?;
+            if found || last.is_none() {
+                return Ok(found);
+            }
+            after = last;
+        }
     }
 
     /// Ends an open run that nobody carries on as cancelled, with its open tasks. Trusted callers

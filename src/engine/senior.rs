@@ -10,7 +10,7 @@ use adjutant_actors::model::token::CapToken;
 use adjutant_actors::state::auth::Reach;
 use adjutant_actors::state::resumes::ResumePending;
 
-use crate::engine::Engine;
+use crate::engine::{Caller, Engine};
 
 impl Engine {
     /// The open questions, oldest first, at most `limit`; for whoever may answer them.
@@ -22,7 +22,16 @@ impl Engine {
         token: &CapToken,
         limit: usize,
     ) -> Result<Vec<(ResumeKey, ResumePending)>, EngineError> {
-        let (access, now) = self.access(token, Verb::AnswerQuery)?;
+        self.open_questions_as(token.into(), limit).await
+    }
+
+    /// As [`Self::open_questions`].
+    pub(crate) async fn open_questions_as(
+        &self,
+        caller: Caller<'_>,
+        limit: usize,
+    ) -> Result<Vec<(ResumeKey, ResumePending)>, EngineError> {
+        let (access, now) = self.access(caller, Verb::AnswerQuery)?;
         self.system()
             .transact("open_questions", move |state| {
                 state.verify(access, Reach::Anywhere, now)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::measure::{check_name, measure, measure_text};
-use adjutant_actors::model::role::{Role, Verb};
+use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::task::{OnInterrupt, TaskSpec, TaskState};
 use adjutant_actors::model::token::CapToken;
 use adjutant_actors::state::resumes::Measured;
@@ -13,7 +13,7 @@ use adjutant_actors::state::tasks::NewTask;
 use adjutant_actors::state::verdicts::Marking;
 use serde_json::Value;
 
-use crate::engine::Engine;
+use crate::engine::{Caller, Engine};
 
 /// What may be said of a new task beside its spec. Use the struct update syntax.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,8 +107,18 @@ impl Engine {
         spec: TaskSpec,
         options: TaskOptions,
     ) -> Result<TaskId, EngineError> {
-        let (access, now) = self.access(token, Verb::StartTask)?;
-        if token.role != Role::Worker {
+        self.start_task_as(token.into(), spec, options).await
+    }
+
+    /// As [`Self::start_task_with`]. The host's own tasks belong to no session.
+    pub(crate) async fn start_task_as(
+        &self,
+        caller: Caller<'_>,
+        spec: TaskSpec,
+        options: TaskOptions,
+    ) -> Result<TaskId, EngineError> {
+        let (access, now) = self.access(caller, Verb::StartTask)?;
+        if !caller.is_worker() {
             self.refuse_while_draining()?;
         }
         check_name("agent", &spec.agent)?;
@@ -128,7 +138,16 @@ impl Engine {
         token: &CapToken,
         task_id: &TaskId,
     ) -> Result<TaskState, EngineError> {
-        let ((access, now), task) = (self.access(token, Verb::ReadTaskState)?, *task_id);
+        self.read_task_as(token.into(), task_id).await
+    }
+
+    /// As [`Self::read_task_state`].
+    pub(crate) async fn read_task_as(
+        &self,
+        caller: Caller<'_>,
+        task_id: &TaskId,
+    ) -> Result<TaskState, EngineError> {
+        let ((access, now), task) = (self.access(caller, Verb::ReadTaskState)?, *task_id);
         self.system()
             .transact("read_task_state", move |state| state.read_task(access, task, now))
             .await
@@ -141,7 +160,16 @@ impl Engine {
     /// # Errors
     /// Those of an authorization; `InvalidTransition` for a task that passed.
     pub async fn cancel_task(&self, token: &CapToken, task_id: &TaskId) -> Result<(), EngineError> {
-        let ((access, now), task) = (self.access(token, Verb::CancelTask)?, *task_id);
+        self.cancel_task_as(token.into(), task_id).await
+    }
+
+    /// As [`Self::cancel_task`].
+    pub(crate) async fn cancel_task_as(
+        &self,
+        caller: Caller<'_>,
+        task_id: &TaskId,
+    ) -> Result<(), EngineError> {
+        let ((access, now), task) = (self.access(caller, Verb::CancelTask)?, *task_id);
         self.system()
             .transact("cancel_task", move |state| state.cancel_task(access, task, now))
             .await

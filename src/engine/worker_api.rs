@@ -14,7 +14,7 @@ use adjutant_actors::state::effect::Now;
 use adjutant_actors::state::outputs::NewOutput;
 use serde_json::Value;
 
-use crate::engine::Engine;
+use crate::engine::{Caller, Engine};
 
 impl Engine {
     /// The prompt of the task's current attempt. A worker may fetch only its own.
@@ -241,7 +241,17 @@ impl Engine {
         task_id: &TaskId,
         attempt: u32,
     ) -> Result<Vec<OutputEvent>, EngineError> {
-        let ((access, now), task) = (self.access(token, Verb::ReadTrace)?, *task_id);
+        self.read_output_as(token.into(), task_id, attempt).await
+    }
+
+    /// As [`Self::read_output`].
+    pub(crate) async fn read_output_as(
+        &self,
+        caller: Caller<'_>,
+        task_id: &TaskId,
+        attempt: u32,
+    ) -> Result<Vec<OutputEvent>, EngineError> {
+        let ((access, now), task) = (self.access(caller, Verb::ReadTrace)?, *task_id);
         self.system()
             .transact("read_output", move |state| {
                 state.verify(access, adjutant_actors::state::auth::Reach::Tree(task), now)?;

@@ -3,6 +3,8 @@
 //!
 //! A token is decoded here and verified by the engine, in the call that it is for.
 
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::model::role::{Role, Verb};
 use adjutant_actors::model::token::CapToken;
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -11,8 +13,9 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use crate::server::Shared;
+use crate::engine::Caller;
 use crate::server::problem::Problem;
+use crate::server::{App, Shared};
 
 /// The bearer of a request, whatever it is.
 pub(crate) struct Bearer(pub(crate) String);
@@ -48,6 +51,55 @@ impl FromRequestParts<Shared> for Token {
 /// The token that a bearer encodes.
 pub(crate) fn decode(bearer: &str) -> Result<CapToken, Problem> {
     CapToken::decode(bearer).map_err(|_| Problem::unauthenticated("the bearer is no token"))
+}
+
+/// Who asks a route that operators and the admin use.
+pub(crate) enum Authority {
+    /// The admin, who may do everything on every task.
+    Admin,
+    /// The holder of a token, which the engine verifies in the call that it is for.
+    Token(CapToken),
+}
+
+impl FromRequestParts<Shared> for Authority {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
+        if app.admin.is(&bearer) {
+            return Ok(Self::Admin);
+        }
+        decode(&bearer).map(Self::Token)
+    }
+}
+
+impl Authority {
+    /// For the engine's calls.
+    pub(crate) fn caller(&self) -> Caller<'_> {
+        match self {
+            Self::Admin => Caller::Host,
+            Self::Token(token) => Caller::Token(token),
+        }
+    }
+
+    /// Whose idempotency keys are whose. Nobody else's key is ever met.
+    pub(crate) fn principal(&self) -> String {
+        match self {
+            Self::Admin => "admin".to_owned(),
+            Self::Token(token) => format!("{}:{}", token.role, token.agent_id),
+        }
+    }
+
+    /// Refuses who may not, for what the server does itself. A worker may only what its token is
+    /// bound to, so what names no task of its own is refused to it.
+    pub(crate) async fn may(&self, app: &App, verb: Verb) -> Result<(), Problem> {
+        if let Self::Token(token) = self
+            && token.role == Role::Worker
+        {
+            return Err(EngineError::RoleViolation { role: token.role, verb }.into());
+        }
+        Ok(app.engine.verify_as(self.caller(), verb).await?)
+    }
 }
 
 /// Proof that the admin asks.

@@ -10,7 +10,6 @@ use std::convert::Infallible;
 use adjutant_actors::model::event::EventRecord;
 use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::role::Verb;
-use adjutant_actors::model::token::CapToken;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{HeaderMap, HeaderName};
@@ -24,7 +23,7 @@ use utoipa::IntoParams;
 
 use crate::engine::{Delivery, EventFeed};
 use crate::server::Shared;
-use crate::server::caller::{Params, Token};
+use crate::server::caller::{Authority, Params};
 use crate::server::problem::Problem;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -51,7 +50,7 @@ pub(crate) struct Wish {
 /// One client's stream.
 struct Follow {
     app: Shared,
-    token: CapToken,
+    authority: Authority,
     feed: EventFeed,
     beat: Interval,
     task: Option<TaskId>,
@@ -68,13 +67,13 @@ struct Follow {
     responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub(crate) async fn stream(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     headers: HeaderMap,
     Params(wish): Params<Wish>,
 ) -> Result<Sse<impl Stream<Item = Result<Frame, Infallible>>>, Problem> {
-    app.engine.verify_token(&token, Verb::SubscribeEvents).await?;
+    app.engine.verify_as(authority.caller(), Verb::SubscribeEvents).await?;
     if wish.bodies {
-        app.engine.verify_token(&token, Verb::ReadTrace).await?;
+        app.engine.verify_as(authority.caller(), Verb::ReadTrace).await?;
     }
     let Ok(place) = app.streams.clone().try_acquire_owned() else {
         let detail = "as many event streams are open as may be";
@@ -93,7 +92,7 @@ pub(crate) async fn stream(
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let kinds = wish.kind.map(|kinds| kinds.split(',').map(str::to_owned).collect());
     let (task, bodies) = (wish.task, wish.bodies);
-    let follow = Follow { app, token, feed, beat, task, kinds, bodies, first, _place: place };
+    let follow = Follow { app, authority, feed, beat, task, kinds, bodies, first, _place: place };
     Ok(Sse::new(futures::stream::unfold(follow, |mut follow| async move {
         let frame = follow.next().await?;
         Some((Ok(frame), follow))
@@ -123,7 +122,8 @@ impl Follow {
                     }
                 }
                 _ = self.beat.tick() => {
-                    self.app.engine.verify_token(&self.token, Verb::SubscribeEvents).await.ok()?;
+                    let caller = self.authority.caller();
+                    self.app.engine.verify_as(caller, Verb::SubscribeEvents).await.ok()?;
                     return Some(Frame::default().comment("beat"));
                 }
                 () = closing.cancelled() => {

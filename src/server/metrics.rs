@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::server::caller::{Bearer, decode};
+use crate::server::caller::Authority;
 use crate::server::problem::Problem;
 use crate::server::{App, Shared};
 
@@ -30,11 +30,9 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
     responses((status = 200, body = String, content_type = OPEN_METRICS)))]
 pub(crate) async fn metrics(
     State(app): State<Shared>,
-    Bearer(bearer): Bearer,
+    authority: Authority,
 ) -> Result<Response, Problem> {
-    if !app.admin.is(&bearer) {
-        app.engine.verify_token(&decode(&bearer)?, Verb::ReadTrace).await?;
-    }
+    app.engine.verify_as(authority.caller(), Verb::ReadTrace).await?;
     let mut now = Registry::with_prefix("adjutant");
     counted(&app, &mut now);
     standing(&app, &mut now).await;
@@ -75,6 +73,7 @@ async fn standing(app: &App, now: &mut Registry) {
     let supervision = app.engine.supervision().await;
     let mut gauges = vec![
         ("queued_turns", "Turns that wait", wide(app.engine.queued_turns())),
+        ("live_runs", "Runs that are carried on", wide(app.runs.count())),
         ("event_streams", "Event streams that are open", wide(streams)),
         ("live_attempts", "Attempts in flight", wide(supervision.attempts)),
     ];

@@ -31,6 +31,17 @@ impl Problem {
         Self { status, code, detail: detail.into(), retryable, fields: Map::new() }
     }
 
+    /// Adds a field of its own.
+    pub(crate) fn with(mut self, name: &str, value: Value) -> Self {
+        self.fields.insert(name.to_owned(), value);
+        self
+    }
+
+    /// What is said of it.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// A refusal that has a status only, as the router gives it.
     pub(crate) fn of_status(status: StatusCode, detail: impl Into<String>) -> Self {
         let code = match status.as_u16() {
@@ -209,6 +220,8 @@ fn hint(code: &str) -> Option<&'static str> {
         "origin_refused" => "name the page's origin with --origin",
         "key_conflict" => "use another Idempotency-Key, or repeat the first request exactly",
         "table_full" | "task_limit_exceeded" => "try again once tasks are settled",
+        "program_not_allowed" => "name the program in the setting `programs` (--program)",
+        "too_many_runs" => "try again once runs have ended, or raise the setting `runs`",
         "busy" | "busy_after_retry" | "too_many_streams" => "try again shortly",
         "stopped" => "the server is going down; try again once it is back",
         "journal" => "look at the store with `adjutant fsck`",

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::server::caller::{Body, Token};
+use crate::server::caller::{Authority, Body};
 use crate::server::openapi::QuestionList;
 use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
@@ -21,9 +21,9 @@ const LIST_MAX: usize = 1000;
     responses((status = 200, body = QuestionList)))]
 pub(crate) async fn list(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
 ) -> Result<Json<Value>, Problem> {
-    let open = app.engine.open_questions(&token, LIST_MAX).await?;
+    let open = app.engine.open_questions_as(authority.caller(), LIST_MAX).await?;
     let shown = open.iter().map(|(key, pending)| {
         json!({
             "key": key,
@@ -48,10 +48,10 @@ pub(crate) struct Answer {
     request_body = Answer, responses((status = 204, description = "answered")))]
 pub(crate) async fn answer(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     Path(key): Path<String>,
     Body(body): Body<Answer>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.answer_query(&token, parse::<ResumeKey>(&key)?, body.answer).await?;
+    app.engine.answer_as(authority.caller(), parse::<ResumeKey>(&key)?, body.answer).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::engine::TaskOptions;
-use crate::server::caller::{Body, Params, Token};
+use crate::server::caller::{Authority, Body, Params};
 use crate::server::openapi::{Output, TaskPath, TaskShown, TaskStarted, Trace};
 use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
@@ -24,6 +24,14 @@ use crate::server::{Shared, parse};
 const PAGE_MAX: usize = 1000;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The key under which a request may come again.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let key = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str().map(str::to_owned));
+    key.transpose().map_err(|_| {
+        Problem::of_status(StatusCode::BAD_REQUEST, "the Idempotency-Key is no plain text")
+    })
+}
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,17 +52,14 @@ pub(crate) struct Start {
     request_body = Start, responses((status = 201, body = TaskStarted)))]
 pub(crate) async fn start(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     headers: HeaderMap,
     Body(start): Body<Start>,
 ) -> Result<Response, Problem> {
-    let key = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str().map(str::to_owned));
-    let key = key.transpose().map_err(|_| {
-        Problem::of_status(StatusCode::BAD_REQUEST, "the Idempotency-Key is no plain text")
-    })?;
+    let key = idempotency_key(&headers)?;
     let options = TaskOptions { parent: start.parent, key, on_interrupt: start.on_interrupt };
     let spec = TaskSpec::new(start.agent, start.directive);
-    let task = app.engine.start_task_with(&token, spec, options).await?;
+    let task = app.engine.start_task_as(authority.caller(), spec, options).await?;
     let place = [(LOCATION, format!("/v1/tasks/{task}"))];
     Ok((StatusCode::CREATED, place, Json(json!({ "task_id": task }))).into_response())
 }
@@ -64,7 +69,7 @@ pub(crate) async fn start(
 #[into_params(parameter_in = Query)]
 pub(crate) struct Hold {
     /// Seconds.
-    hold: Option<u64>,
+    pub(crate) hold: Option<u64>,
 }
 
 /// Shows a task: at once, or with `?hold=SECS` once it is settled or suspended. A hold that runs out
@@ -73,18 +78,18 @@ pub(crate) struct Hold {
     responses((status = 200, body = TaskShown)))]
 pub(crate) async fn read(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     Path(id): Path<String>,
     Params(params): Params<Hold>,
 ) -> Result<Json<TaskState>, Problem> {
     let (engine, task) = (&app.engine, parse::<TaskId>(&id)?);
     if let Some(secs) = params.hold {
-        match engine.poll_task(&token, &task, Duration::from_secs(secs)).await {
+        match engine.poll_task_as(authority.caller(), &task, Duration::from_secs(secs)).await {
             Err(EngineError::PollTimeout) => {}
             other => return Ok(Json(other?)),
         }
     }
-    Ok(Json(engine.read_task_state(&token, &task).await?))
+    Ok(Json(engine.read_task_as(authority.caller(), &task).await?))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -104,12 +109,13 @@ pub(crate) struct Past {
     responses((status = 200, body = Trace)))]
 pub(crate) async fn trace(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     Path(id): Path<String>,
     Params(past): Params<Past>,
 ) -> Result<Json<Value>, Problem> {
     let (task, limit) = (parse::<TaskId>(&id)?, past.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX));
-    let events = app.engine.read_trace(&token, Some(&task), past.after, limit).await?;
+    let events =
+        app.engine.read_trace_as(authority.caller(), Some(&task), past.after, limit).await?;
     Ok(Json(json!({ "events": events, "limit": limit })))
 }
 
@@ -119,11 +125,11 @@ pub(crate) async fn trace(
     responses((status = 200, body = Output)))]
 pub(crate) async fn output(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     Path((id, attempt)): Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
     let (task, attempt) = (parse::<TaskId>(&id)?, parse::<u32>(&attempt)?);
-    let output = app.engine.read_output(&token, &task, attempt).await?;
+    let output = app.engine.read_output_as(authority.caller(), &task, attempt).await?;
     Ok(Json(json!({ "output": output })))
 }
 
@@ -132,9 +138,9 @@ pub(crate) async fn output(
     responses((status = 204, description = "cancelled")))]
 pub(crate) async fn cancel(
     State(app): State<Shared>,
-    Token(token): Token,
+    authority: Authority,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.cancel_task(&token, &parse(&id)?).await?;
+    app.engine.cancel_task_as(authority.caller(), &parse(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

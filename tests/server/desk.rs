@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adjutant::server::{AdminToken, Server, ServerCfg};
-use adjutant::{CancellationToken, Engine, EngineCfg, HoldPolicy, ShutdownReport};
+use adjutant::{CancellationToken, Engine, EngineCfg, HoldPolicy, LayerRegistry, ShutdownReport};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,7 +37,7 @@ impl Desk {
         let path = folder.path().join("admin-token");
         let token = AdminToken::in_file(&path).unwrap();
         let admin = std::fs::read_to_string(&path).unwrap().trim().to_owned();
-        let engine = Engine::new(engine);
+        let engine = Engine::new_with_layers(engine, LayerRegistry::standard());
         let address = "127.0.0.1:0".parse().unwrap();
         let server = Server::bind(engine.clone(), address, token, cfg).await.unwrap();
         let base = format!("http://{}", server.local_addr().unwrap());

@@ -49,7 +49,7 @@ async fn only_the_admin_attaches_sessions_and_none_of_workers() {
 #[tokio::test]
 async fn the_admins_token_is_no_session() {
     let desk = Desk::new().await;
-    let refused = desk.get("/v1/events", &desk.admin).await;
+    let refused = desk.get("/v1/session", &desk.admin).await;
     problem(refused, 401, "unauthenticated").await;
 }
 

@@ -6,6 +6,8 @@ mod api;
 mod child;
 mod desk;
 mod doors;
+mod runs;
 mod streams;
+mod verbs;
 mod workers;
 mod works;

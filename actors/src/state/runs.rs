@@ -255,6 +255,24 @@ impl EngineState {
         self.runs.get(&id).cloned()
     }
 
+    /// The newest runs that are wanted, from below `before` on, at most `limit`. Looks at every run.
+    #[must_use]
+    pub fn runs_page(
+        &self,
+        before: Option<(u64, RunId)>,
+        limit: usize,
+        wanted: impl Fn(RunId, &RunRecord) -> bool,
+    ) -> Vec<(RunId, RunRecord)> {
+        let fits = |id: RunId, run: &RunRecord| {
+            before.is_none_or(|before| (run.started_at, id) < before) && wanted(id, run)
+        };
+        let all = self.runs.iter().filter(|(id, run)| fits(**id, run));
+        let mut found: Vec<_> = all.map(|(id, run)| (run.started_at, *id)).collect();
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        found.truncate(limit);
+        found.into_iter().filter_map(|(_, id)| Some((id, self.run(id)?))).collect()
+    }
+
     /// Every run that is remembered, the oldest first.
     #[must_use]
     pub fn runs(&self) -> Vec<(RunId, RunRecord)> {

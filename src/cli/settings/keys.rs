@@ -129,8 +129,11 @@ macro_rules! path {
     };
 }
 
+mod engine;
+
 /// Every setting, in the order in which they are shown.
-pub(crate) const KEYS: &[&[Key]] = &[SERVER, STORE, LIMITS, RETENTION, LOG];
+pub(crate) const KEYS: &[&[Key]] =
+    &[SERVER, PROGRAMS, STORE, engine::LIMITS, engine::RETENTION, LOG];
 
 const SERVER: &[Key] = &[
     key!(
@@ -174,6 +177,12 @@ const SERVER: &[Key] = &[
     secs!("server.grace_secs", "Longest that attempts get to end after TERM.", grace),
 ];
 
+const PROGRAMS: &[Key] = &[list!(
+    "programs.allow",
+    "Programs that agents of blueprints may run that come over HTTP; `sh` for shell lines.",
+    server.programs
+)];
+
 const STORE: &[Key] = &[
     path!("store.path", "The folder of the store; `none` keeps nothing.", store),
     key!(
@@ -202,105 +211,6 @@ const STORE: &[Key] = &[
     number!("store.event_count", "Events that the log keeps, at most.", kept.events.count),
     secs!("store.event_age_secs", "Longest that the log keeps an event.", kept.events.age),
     number!("store.event_bytes", "Bytes of events that the log keeps, at most.", kept.events.bytes),
-];
-
-const LIMITS: &[Key] = &[
-    number!("limits.prompt_bytes", "Bytes of a prompt.", engine.limits.prompt_bytes),
-    number!(
-        "limits.value_bytes",
-        "Bytes of a result, an answer or a question.",
-        engine.limits.value_bytes
-    ),
-    number!(
-        "limits.inline_bytes",
-        "Bytes above which a body is kept once and by reference.",
-        engine.limits.inline_bytes
-    ),
-    number!(
-        "limits.outputs_per_attempt",
-        "Output events of an attempt.",
-        engine.limits.outputs_per_attempt
-    ),
-    number!(
-        "limits.output_bytes_per_attempt",
-        "Bytes of output of an attempt.",
-        engine.limits.output_bytes_per_attempt
-    ),
-    number!("limits.children_per_task", "Sub-tasks of a task.", engine.limits.children_per_task),
-    number!(
-        "limits.live_tasks_per_tree",
-        "Unsettled tasks below one task.",
-        engine.limits.live_tasks_per_tree
-    ),
-    number!("limits.live_tasks", "Unsettled tasks.", engine.limits.live_tasks),
-    number!("limits.sessions", "Sessions.", engine.limits.sessions),
-    number!("limits.tokens", "Tokens.", engine.limits.tokens),
-    number!("limits.resources", "Named resources.", engine.limits.resources),
-    number!("limits.open_runs", "Open runs.", engine.limits.open_runs),
-    number!("limits.event_tail", "Events kept in memory.", engine.limits.event_tail),
-    number!(
-        "limits.broadcast_capacity",
-        "Events that a subscriber may lag behind.",
-        engine.limits.broadcast_capacity
-    ),
-    number!(
-        "limits.spawn_depth",
-        "First depth of sub-tasks that is refused.",
-        engine.max_spawn_depth
-    ),
-    number!("limits.queued_turns", "Turns that may wait.", engine.queue_limit),
-    key!(
-        "limits.attempt_secs",
-        Number,
-        "Longest life of an attempt; 0 for none of its own.",
-        |c| Value::Number(c.engine.attempt_timeout.map_or(0, |time| time.as_secs())),
-        |c, value| {
-            let secs = value.number()?;
-            c.engine.attempt_timeout = (secs > 0).then(|| Duration::from_secs(secs));
-            Ok(())
-        }
-    ),
-    secs!(
-        "limits.cancel_grace_secs",
-        "Time between asking a worker to stop and stopping it.",
-        engine.cancel_grace
-    ),
-    secs!(
-        "limits.worker_token_secs",
-        "Life of a worker's token where its attempt has no limit.",
-        engine.worker_token_ttl
-    ),
-    secs!("limits.hold_secs", "Longest wait of a poll.", engine.long_hold.max_hold),
-    secs!(
-        "limits.session_beat_secs",
-        "How often sessions are to beat.",
-        engine.long_hold.heartbeat_interval
-    ),
-    number!(
-        "limits.session_missed_beats",
-        "Beats missed after which a session lapses.",
-        engine.long_hold.heartbeat_miss_threshold
-    ),
-];
-
-const RETENTION: &[Key] = &[
-    number!(
-        "retention.settled_tasks",
-        "Settled tasks that are remembered.",
-        engine.retention.settled_tasks
-    ),
-    secs!(
-        "retention.settled_age_secs",
-        "Longest that a settled task is remembered.",
-        engine.retention.settled_age
-    ),
-    secs!(
-        "retention.session_age_secs",
-        "Longest that a detached session is remembered.",
-        engine.retention.session_age
-    ),
-    number!("retention.ended_runs", "Ended runs that are remembered.", engine.retention.ended_runs),
-    secs!("retention.sweep_secs", "How often the sweeper looks.", engine.retention.sweep_interval),
 ];
 
 const LOG: &[Key] = &[

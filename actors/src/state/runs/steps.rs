@@ -116,6 +116,18 @@ impl EngineState {
         edges.take(limit).filter_map(|(key, task)| self.kept_step(key, task)).collect()
     }
 
+    /// The calls of a run with their tasks alone, as [`Self::kept_steps`] gives them.
+    #[must_use]
+    pub fn step_tasks(
+        &self,
+        run: RunId,
+        after: Option<StepKey>,
+        limit: usize,
+    ) -> Vec<(StepKey, TaskId)> {
+        let edges = self.step_edges(run, after).filter(|(key, _)| Some(*key) != after);
+        edges.take(limit).collect()
+    }
+
     fn kept_step(&self, key: StepKey, task: TaskId) -> Option<KeptStep> {
         let record = self.tasks.get(&task)?;
         let asked = self.questions_of(task).into_iter();

@@ -1,0 +1,126 @@
+//! Blueprints that come over HTTP: read without files, held against the programs that are allowed,
+//! compiled.
+//!
+//! A document from outside never reads a file of this machine and never names a program that the
+//! settings do not: what it may do otherwise is what those programs do with any arguments.
+
+use std::sync::Arc;
+
+use adjutant_actors::errors::EngineError;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::blueprint::{
+    AgentSpec, Blueprint, CompileErrors, Program, ProgramError, SubprocessSpec, compile,
+    parse_blueprint,
+};
+use crate::engine::Engine;
+use crate::server::ServerCfg;
+use crate::server::problem::Problem;
+
+/// What a shell line runs in.
+const SHELL: &str = "sh";
+
+/// Reads a document.
+pub(crate) fn read(value: &Value) -> Result<Blueprint, Problem> {
+    parse_blueprint(&value.to_string(), None).map_err(|errors| faulty(&errors))
+}
+
+/// Makes a program of a document, or says all that is wrong with it.
+pub(crate) async fn program(
+    engine: &Engine,
+    cfg: &ServerCfg,
+    blueprint: &Blueprint,
+) -> Result<Arc<Program>, Problem> {
+    let program = match compile(engine, blueprint, &cfg.functions).await {
+        Ok(program) => program,
+        Err(ProgramError::Compile(errors)) => return Err(faulty(&errors)),
+        Err(ProgramError::Layers(unknown)) => {
+            let faults = json!([unknown.to_string()]);
+            return Err(refused(unknown.to_string()).with("faults", faults));
+        }
+    };
+    allowed(blueprint, &cfg.programs)?;
+    Ok(Arc::new(program))
+}
+
+fn refused(detail: String) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_blueprint", detail)
+}
+
+/// All faults at once.
+fn faulty(errors: &CompileErrors) -> Problem {
+    let faults: Vec<_> = errors.errors().iter().map(ToString::to_string).collect();
+    refused(errors.to_string()).with("faults", json!(faults))
+}
+
+/// Refuses a document whose agents are programs that the settings do not name.
+fn allowed(blueprint: &Blueprint, programs: &[String]) -> Result<(), Problem> {
+    let mut refused = Vec::new();
+    for agent in &blueprint.agents {
+        let kind = blueprint.kind_of(agent, None);
+        let Ok(AgentSpec::Subprocess(spec)) = agent.typed_spec(&kind) else { continue };
+        if let Some(why) = objection(&spec, programs) {
+            let program = spec.program.as_deref().unwrap_or(SHELL);
+            refused.push(json!({ "agent": agent.name, "program": program, "why": why }));
+        }
+    }
+    let Some(first) = refused.first() else { return Ok(()) };
+    let detail = format!(
+        "agent {} may not run {}: {}",
+        first["agent"].as_str().unwrap_or_default(),
+        first["program"].as_str().unwrap_or_default(),
+        first["why"].as_str().unwrap_or_default(),
+    );
+    let problem = Problem::new(StatusCode::FORBIDDEN, "program_not_allowed", detail);
+    Err(problem.with("refused", json!(refused)).with("setting", json!("programs")))
+}
+
+/// Why a program is not run. What decides which file is run must not come from outside either.
+fn objection(spec: &SubprocessSpec, programs: &[String]) -> Option<String> {
+    let program = spec.program.as_deref().unwrap_or(SHELL);
+    if !programs.iter().any(|allowed| allowed == program) {
+        return Some("it is not among the allowed `programs`".to_owned());
+    }
+    if program.contains('/') && !program.starts_with('/') {
+        return Some("a path to a program must be absolute".to_owned());
+    }
+    let loads = |name: &&String| {
+        let name = name.to_ascii_uppercase();
+        name == "PATH" || name.starts_with("LD_") || name.starts_with("DYLD_")
+    };
+    let steered = spec.env.keys().find(loads)?;
+    Some(format!("its variable {steered} decides what is run"))
+}
+
+/// The input of a run, as the flow's context.
+pub(crate) fn checked_input(input: Value) -> Result<Value, Problem> {
+    if input.is_object() {
+        return Ok(input);
+    }
+    Err(EngineError::InvalidArgument("the input must be an object".to_owned()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(value: Value) -> SubprocessSpec {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_program_is_run_only_as_the_settings_name_it() {
+        let programs = ["cat".to_owned(), "/bin/ls".to_owned(), "./here".to_owned()];
+        let objects = |value| objection(&spec(value), &programs).is_some();
+        assert!(!objects(json!({ "program": "cat" })));
+        assert!(!objects(json!({ "program": "/bin/ls", "env": { "LANG": "C" } })));
+        assert!(objects(json!({ "program": "/bin/cat" })));
+        assert!(objects(json!({ "program": "./here" })));
+        assert!(objects(json!({ "shell": "cat" })));
+        for name in ["PATH", "LD_PRELOAD", "Path"] {
+            assert!(objects(json!({ "program": "cat", "env": { name: "x" } })), "{name}");
+        }
+        assert!(objection(&spec(json!({ "shell": "true" })), &["sh".to_owned()]).is_none());
+    }
+}
