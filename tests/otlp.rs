@@ -1,6 +1,5 @@
 //! Spans on their way to a collector: the program sends them to a real listener.
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
-#![cfg(feature = "otlp")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
