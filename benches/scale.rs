@@ -230,8 +230,8 @@ fn places(figures: impl Fn(usize) -> Vec<f64>) -> [f64; 7] {
     std::array::from_fn(|call| middle(figures(call)))
 }
 
-/// Longest turn of one growth, in milliseconds.
-async fn growth(kind: Kind, count: usize) -> f64 {
+/// Longest turn of one growth, in milliseconds, and the time that all its turns took together.
+async fn growth(kind: Kind, count: usize) -> (f64, Duration) {
     let mut cfg = calm();
     cfg.retention.settled_tasks = u64::MAX;
     cfg.limits.sessions = u64::MAX;
@@ -243,7 +243,7 @@ async fn growth(kind: Kind, count: usize) -> f64 {
         .map(|_| {
             let engine = engine.clone();
             tokio::spawn(async move {
-                let mut longest = Duration::ZERO;
+                let (mut longest, mut sum) = (Duration::ZERO, Duration::ZERO);
                 for _ in 0..count / CALLERS {
                     let seed = Seed::new(&engine, kind, now);
                     let turn = move |state: &mut EngineState| {
@@ -253,14 +253,30 @@ async fn growth(kind: Kind, count: usize) -> f64 {
                     };
                     let held = engine.with_state("grow", turn).await.expect("the engine runs");
                     longest = longest.max(held);
+                    sum += held;
                 }
-                longest
+                (longest, sum)
             })
         })
         .collect();
-    let mut longest = Duration::ZERO;
+    let (mut longest, mut sum) = (Duration::ZERO, Duration::ZERO);
     for caller in callers {
-        longest = longest.max(caller.await.expect("a caller does not panic"));
+        let (one, all) = caller.await.expect("a caller does not panic");
+        longest = longest.max(one);
+        sum += all;
+    }
+    (longest.as_secs_f64() * 1e3, sum)
+}
+
+/// The longest that a step of a loop took which does nothing but read the clock, within `sum` of
+/// its thread's time: what the machine takes from anybody and counts as the thread's own.
+fn held_up(sum: Duration) -> f64 {
+    let first = thread_time();
+    let (mut longest, mut last) = (Duration::ZERO, first);
+    while last.saturating_sub(first) < sum {
+        let time = thread_time();
+        longest = longest.max(time.saturating_sub(last));
+        last = time;
     }
     longest.as_secs_f64() * 1e3
 }
@@ -299,11 +315,13 @@ async fn longest_turns(report: &mut Report, scale: Scale) {
         ("open questions with their tasks", Kind::Question),
         ("sessions with their tokens", Kind::Session),
     ];
-    let mut worst: f64 = 0.0;
+    let (mut worst, mut idle): (f64, Vec<f64>) = (0.0, Vec::new());
     for (name, kind) in kinds {
         let mut longest = Vec::new();
         for _ in 0..scale.pick(3, 2) {
-            longest.push(growth(kind, count).await);
+            let (one, sum) = growth(kind, count).await;
+            longest.push(one);
+            idle.push(held_up(sum));
         }
         let median = middle(longest);
         report.figure(&group, name, median, "ms");
@@ -316,6 +334,7 @@ async fn longest_turns(report: &mut Report, scale: Scale) {
         middle(longest),
         "ms",
     );
+    report.figure(&group, "floor: a loop that only reads the clock, as long", middle(idle), "ms");
     let measure = format!("longest single turn, growth to {count} records of each kind");
     report.target(&measure, worst, Bound::AtMost, 5.0, Some(1.0), "ms");
 }

@@ -27,6 +27,8 @@ mod session;
 mod step;
 
 pub use check::{Known, Warning, check};
+#[cfg(feature = "server")]
+pub(crate) use compile::AgentWork;
 pub use compile::{Program, ProgramError, compile, known_to};
 pub use document::{
     AgentDef, AgentKind, AgentMeta, Blueprint, Hints, Metadata, OperatorDef, Profile,

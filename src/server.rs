@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
+use adjutant_actors::journal::JournalError;
 use adjutant_actors::system::ShutdownReport;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -27,26 +28,36 @@ use utoipa_axum::routes;
 
 use crate::blueprint::Functions;
 use crate::engine::Engine;
+use browser::Browsers;
+use data::Data;
+pub use data::DataCfg;
+use dispatch::Dispatched;
 use guard::Guard;
 use problem::Problem;
 use runs::Runs;
-pub use shelf::{ClaimedRun, MemoryShelf, Shelf};
+pub use shelf::{BlueprintVersion, ClaimedRun, DataKey, DataRecord, MemoryShelf, Put, Shelf};
 use tally::Tally;
 
 mod admin;
+mod blueprints;
+mod browser;
 mod caller;
+mod data;
+mod dispatch;
 mod doctor;
 mod events;
 mod guard;
 mod health;
+mod lists;
 mod metrics;
 mod openapi;
+mod page;
 mod problem;
 mod programs;
 mod questions;
 mod runs;
 mod sessions;
-mod shelf;
+pub(crate) mod shelf;
 mod supervision;
 mod tally;
 mod tasks;
@@ -86,6 +97,8 @@ pub struct ServerCfg {
     pub functions: Functions,
     /// Runs that are carried on at a time, at most.
     pub runs: usize,
+    /// Bounds of the data plane.
+    pub data: DataCfg,
     /// Where the server keeps what is not the engine's; otherwise in memory.
     pub shelf: Arc<dyn Shelf>,
     /// What the doctor's route tells of the set-up.
@@ -127,6 +140,7 @@ impl Default for ServerCfg {
             programs: Vec::new(),
             functions: Functions::new(),
             runs: 256,
+            data: DataCfg::default(),
             shelf: Arc::new(MemoryShelf::default()),
         }
     }
@@ -136,9 +150,15 @@ impl Default for ServerCfg {
 struct App {
     engine: Engine,
     admin: AdminToken,
+    /// Who came by a link to the page.
+    browsers: Browsers,
     guard: Guard,
     cfg: Arc<ServerCfg>,
     runs: Runs,
+    dispatched: Dispatched,
+    data: Data,
+    /// Tells this life of the server from others.
+    epoch: u64,
     tally: Arc<Tally>,
     draining: AtomicBool,
     /// Ends the event streams.
@@ -180,13 +200,18 @@ impl Server {
         }
         let listener = TcpListener::bind(address).await?;
         let cfg = Arc::new(cfg);
-        let runs = Runs::new(engine.clone(), cfg.clone(), cfg.shelf.clone()).await?;
+        let runs = Runs::new(engine.clone(), cfg.clone()).await?;
+        let data = Data::open(engine.clone(), cfg.clone()).await?;
         let app = App {
             runs,
+            dispatched: Dispatched::default(),
+            data,
+            epoch: lists::epoch(&engine),
             guard: Guard::new(&cfg.hosts, &cfg.origins),
             streams: Arc::new(Semaphore::new(cfg.streams)),
             engine,
             admin,
+            browsers: Browsers::default(),
             cfg,
             tally: Arc::default(),
             draining: AtomicBool::new(false),
@@ -202,6 +227,20 @@ impl Server {
     /// Those of the operating system.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// A link to the live page that works once and within ten minutes. Whoever opens it first has
+    /// the rights of the admin, so it is for a person's eyes and for no log.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn page_link(&self) -> std::io::Result<String> {
+        let (address, path) = (self.local_addr()?, self.app.browsers.link()?);
+        Ok(match self.app.cfg.hosts.first() {
+            // Behind a proxy, which speaks TLS and has a name.
+            Some(host) if !address.ip().is_loopback() => format!("https://{host}{path}"),
+            _ => format!("http://{address}{path}"),
+        })
     }
 
     /// Answers until `stop` is cancelled, then brings the engine down and ends.
@@ -265,10 +304,20 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(supervision::read))
         .routes(routes!(doctor::read))
         .routes(routes!(openapi::document))
-        .routes(routes!(sessions::attach))
+        .routes(routes!(browser::link))
+        .routes(routes!(sessions::attach, lists::sessions))
         .routes(routes!(sessions::detach, sessions::read))
         .routes(routes!(sessions::heartbeat))
-        .routes(routes!(tasks::start))
+        .routes(routes!(tasks::start, lists::tasks))
+        .routes(routes!(dispatch::dispatch))
+        .routes(routes!(dispatch::retry))
+        .routes(routes!(runs::routes::start, runs::routes::list))
+        .routes(routes!(runs::routes::cancel))
+        .routes(routes!(blueprints::list))
+        .routes(routes!(blueprints::put, blueprints::read, blueprints::archive))
+        .routes(routes!(blueprints::head))
+        .routes(routes!(blueprints::history))
+        .routes(routes!(blueprints::unarchive))
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::trace))
         .routes(routes!(tasks::output))
@@ -277,8 +326,6 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(worker::submit))
         .routes(routes!(questions::list))
         .routes(routes!(questions::answer))
-        .routes(routes!(runs::routes::start, runs::routes::list))
-        .routes(routes!(runs::routes::cancel))
 }
 
 /// What may stay open for longer.
@@ -289,14 +336,24 @@ fn held() -> OpenApiRouter<Shared> {
         .routes(routes!(events::stream))
 }
 
+/// What streams bodies, within bounds of its own.
+fn streamed() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(data::routes::emit, data::routes::read))
+}
+
 fn router(app: Shared) -> Router {
-    let (quick, held) = (Router::from(quick()), Router::from(held()));
+    let quick = Router::from(quick()).merge(page::routes());
+    let held = Router::from(held());
+    let own = RequestBodyLimitLayer::new(app.cfg.body_bytes);
+    // The data plane counts the bytes of its bodies itself, as they come.
+    let data = Router::from(streamed());
     quick
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
         .merge(held)
+        .layer(own)
+        .merge(data)
         .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(app.cfg.body_bytes))
         .layer(from_fn_with_state(app.clone(), enter))
         .with_state(app)
 }
@@ -327,6 +384,17 @@ async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Respo
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Does something on the shelf, away from the runtime's own threads.
+async fn on_shelf<T: Send + 'static>(
+    shelf: &Arc<dyn Shelf>,
+    work: impl FnOnce(&dyn Shelf) -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, Problem> {
+    let shelf = shelf.clone();
+    let done = tokio::task::spawn_blocking(move || work(&*shelf)).await;
+    let done = done.map_err(|error| EngineError::Internal(error.to_string()))?;
+    done.map_err(|error| EngineError::Journal(Box::new(error)).into())
 }
 
 /// An id in a path or a query.

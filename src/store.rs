@@ -33,6 +33,8 @@ mod place;
 mod read;
 mod schema;
 mod secrets;
+#[cfg(feature = "server")]
+mod shelf;
 mod view;
 mod writer;
 
@@ -245,6 +247,26 @@ impl SqliteStore {
         let (reply, answer) = mpsc::channel();
         self.send(command(reply));
         answer.recv().unwrap_or(Err(JournalError::Closed))
+    }
+
+    /// Has the writer's thread do work on its connection, between two batches.
+    #[cfg(feature = "server")]
+    fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        self.ask(|reply| {
+            Command::Work(Box::new(move |conn| {
+                let done = conn.map(work);
+                let (told, failed) = match done {
+                    Ok(Ok(done)) => (Ok(done), Ok(())),
+                    Ok(Err(error)) => (Err(JournalError::Failed(error.to_string())), Err(error)),
+                    Err(refused) => (Err(refused), Ok(())),
+                };
+                drop(reply.send(told));
+                failed
+            }))
+        })
     }
 
     fn read<T>(

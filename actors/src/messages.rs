@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::attempt::Run;
 use crate::errors::EngineError;
 use crate::launch::{Built, Factory};
 use crate::model::task::TaskState;
@@ -65,8 +64,6 @@ pub(crate) enum WaiterMsg {
 
 /// To the actor of an attempt. Numbers name the attempt among those that the actor has had.
 pub(crate) enum AttemptMsg {
-    /// Begin this attempt.
-    Begin(Box<Run>),
     /// The attempt is over in the state; stop the worker and report this verdict.
     Stop(Verdict),
     /// Let the attempt's clock run, or stand still.

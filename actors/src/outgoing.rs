@@ -3,10 +3,12 @@
 //! Turns and their follow-ups only add to the list; the state actor alone sends it, after the
 //! whole batch is committed. So nobody hears of a change before it stands.
 
+use std::sync::Arc;
+
 use ractor::ActorRef;
 
-use crate::attempt::Answer;
-use crate::desk::Resting;
+use crate::attempt::{Answer, Run};
+use crate::desk::{Place, Resting};
 use crate::messages::{AttemptMsg, Change, WaiterMsg};
 use crate::state::attempts::Verdict;
 use crate::system::Core;
@@ -17,6 +19,8 @@ pub(crate) enum Outgoing {
     ToWaiter(ActorRef<WaiterMsg>, WaiterMsg),
     /// The end of a watched task.
     Ended(WaiterLink, Change),
+    /// The begin of an attempt.
+    Begin(Place, Box<Run>),
     ToAttempt(ActorRef<AttemptMsg>, AttemptMsg),
     /// The end of an attempt, to whoever dispatched it, with what is to be cleared away then.
     Verdict(Answer, Verdict, Resting),
@@ -24,10 +28,11 @@ pub(crate) enum Outgoing {
 
 impl Outgoing {
     /// Sends it. An addressee that is gone has been decided otherwise.
-    pub(crate) fn send(self, core: &Core) {
+    pub(crate) fn send(self, core: &Arc<Core>) {
         match self {
             Self::ToWaiter(waiter, message) => drop(waiter.cast(message)),
             Self::Ended(waiter, change) => waiter.end(change, core),
+            Self::Begin(place, run) => place.begin(run, core),
             Self::ToAttempt(attempt, message) => drop(attempt.cast(message)),
             Self::Verdict(dispatcher, verdict, resting) => {
                 drop(dispatcher.send((verdict, resting)));

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ractor::{ActorRef, ActorStatus};
+use ractor::{ActorCell, ActorRef, ActorStatus, Message};
 
 /// How long an idle actor is kept without need of it, up to twice that.
 const KEPT: Duration = Duration::from_millis(100);
@@ -16,13 +16,24 @@ const KEPT: Duration = Duration::from_millis(100);
 /// stop together; the sweeps take those away that are not needed again.
 const IDLE_MAX: usize = 65_536;
 
-/// The idle actors of one kind.
-pub(crate) struct Pool<M: 'static> {
-    inner: Mutex<Inner<M>>,
+/// An actor, with whatever is needed to give it work.
+pub(crate) trait Resident: Send + 'static {
+    fn cell(&self) -> ActorCell;
 }
 
-struct Inner<M: 'static> {
-    idle: Vec<ActorRef<M>>,
+impl<M: Message> Resident for ActorRef<M> {
+    fn cell(&self) -> ActorCell {
+        self.get_cell()
+    }
+}
+
+/// The idle actors of one kind.
+pub(crate) struct Pool<R> {
+    inner: Mutex<Inner<R>>,
+}
+
+struct Inner<R> {
+    idle: Vec<R>,
     /// Fewest idle actors since the last sweep: so many were not needed.
     fewest: usize,
     /// Number of the tree whose actors come to rest here; none does while it is ending.
@@ -32,7 +43,7 @@ struct Inner<M: 'static> {
     swept: bool,
 }
 
-impl<M> Default for Pool<M> {
+impl<R> Default for Pool<R> {
     fn default() -> Self {
         Self {
             inner: Mutex::new(Inner {
@@ -46,8 +57,8 @@ impl<M> Default for Pool<M> {
     }
 }
 
-impl<M: ractor::Message> Pool<M> {
-    fn lock(&self) -> MutexGuard<'_, Inner<M>> {
+impl<R: Resident> Pool<R> {
+    fn lock(&self) -> MutexGuard<'_, Inner<R>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,20 +75,20 @@ impl<M: ractor::Message> Pool<M> {
     }
 
     /// Takes an idle actor.
-    pub(crate) fn take(&self) -> Option<ActorRef<M>> {
+    pub(crate) fn take(&self) -> Option<R> {
         loop {
             let mut inner = self.lock();
             let actor = inner.idle.pop()?;
             inner.fewest = inner.fewest.min(inner.idle.len());
             drop(inner);
-            if actor.get_status() < ActorStatus::Stopping {
+            if actor.cell().get_status() < ActorStatus::Stopping {
                 return Some(actor);
             }
         }
     }
 
     /// Keeps an actor of this tree that has come to rest, or stops it where there is no room.
-    pub(crate) fn keep(self: &Arc<Self>, actor: ActorRef<M>, tree: u64) {
+    pub(crate) fn keep(self: &Arc<Self>, actor: R, tree: u64) {
         let mut inner = self.lock();
         if inner.open && inner.tree == tree && inner.idle.len() < IDLE_MAX {
             inner.idle.push(actor);
@@ -87,7 +98,7 @@ impl<M: ractor::Message> Pool<M> {
             }
         } else {
             drop(inner);
-            actor.stop(None);
+            actor.cell().stop(None);
         }
     }
 
@@ -112,7 +123,7 @@ impl<M: ractor::Message> Pool<M> {
         inner.fewest = inner.idle.len();
         drop(inner);
         for actor in leaving {
-            actor.stop(None);
+            actor.cell().stop(None);
         }
     }
 
@@ -124,18 +135,18 @@ impl<M: ractor::Message> Pool<M> {
         let leaving = std::mem::take(&mut inner.idle);
         drop(inner);
         for actor in leaving {
-            actor.stop(None);
+            actor.cell().stop(None);
         }
     }
 }
 
 /// Held by who sweeps.
-struct Broom<M: ractor::Message> {
-    pool: Arc<Pool<M>>,
+struct Broom<R: Resident> {
+    pool: Arc<Pool<R>>,
     done: bool,
 }
 
-impl<M: ractor::Message> Broom<M> {
+impl<R: Resident> Broom<R> {
     /// Whether nobody is idle; the next one to rest then finds that nobody sweeps.
     fn is_done(&mut self) -> bool {
         let mut inner = self.pool.lock();
@@ -145,7 +156,7 @@ impl<M: ractor::Message> Broom<M> {
     }
 }
 
-impl<M: ractor::Message> Drop for Broom<M> {
+impl<R: Resident> Drop for Broom<R> {
     fn drop(&mut self) {
         if !self.done {
             self.pool.lock().swept = false;

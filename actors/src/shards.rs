@@ -2,7 +2,8 @@
 //!
 //! A plain hash map that holds a million records moves them all in the one insertion that makes
 //! it grow, which takes tens of milliseconds, and frees megabytes in one piece, which lets the
-//! allocator tidy up for as long. This is extendible hashing (Fagin, Nievergelt, Pippenger and
+//! allocator tidy up for as long. Here an insertion frees nothing at all: the table that a split
+//! empties is the one that the next split fills. This is extendible hashing (Fagin, Nievergelt, Pippenger and
 //! Strong, 1979): a directory of small tables, of which a full one is split in two, and two near
 //! empty ones become one. The hasher is fast and seeded, not cryptographic: every key that is
 //! inserted is random or comes from the host, never from a remote caller's choice.
@@ -27,6 +28,8 @@ pub(crate) struct ShardMap<K, V> {
     tables: Vec<Shard<K, V>>,
     /// Places in `tables` that hold nothing.
     vacant: Vec<u32>,
+    /// The table that the last split emptied.
+    spare: HashTable<(K, V)>,
     /// How many bits the directory looks at.
     depth: u32,
     hasher: DefaultHashBuilder,
@@ -46,6 +49,7 @@ impl<K, V> Default for ShardMap<K, V> {
             directory: Vec::new(),
             tables: Vec::new(),
             vacant: Vec::new(),
+            spare: HashTable::new(),
             depth: 0,
             hasher: DefaultHashBuilder::default(),
             len: 0,
@@ -125,14 +129,16 @@ impl<K: Eq + Hash, V> ShardMap<K, V> {
         let bit = 1 << shard.depth;
         shard.depth += 1;
         let depth = shard.depth;
-        let mut halves = [HashTable::with_capacity(FULL / 2), HashTable::with_capacity(FULL / 2)];
-        for entry in std::mem::take(&mut shard.table) {
+        let mut low = std::mem::take(&mut self.spare);
+        low.reserve(FULL, |(own, _)| self.hasher.hash_one(own));
+        let mut high = HashTable::with_capacity(FULL);
+        std::mem::swap(&mut shard.table, &mut low);
+        for entry in low.drain() {
             let own = self.hasher.hash_one(&entry.0);
-            let half = &mut halves[usize::from(bits(own) & bit != 0)];
+            let half = if bits(own) & bit == 0 { &mut shard.table } else { &mut high };
             half.insert_unique(own, entry, |(own, _)| self.hasher.hash_one(own));
         }
-        let [low, high] = halves;
-        shard.table = low;
+        self.spare = low;
         let high = Shard { depth, table: high };
         let new = match self.vacant.pop() {
             Some(vacant) => {
@@ -208,6 +214,31 @@ impl<K: Eq + Hash, V> ShardMap<K, V> {
         self.len
     }
 
+    /// The entries of the small table at a position, with their positions, in order; and where the
+    /// next table begins. An entry keeps its position however the map grows and shrinks, so a walk
+    /// from 0 on meets each one that stays exactly once, at the cost of one small table a step.
+    pub(crate) fn scan(&self, from: u32) -> (Vec<(u32, &K, &V)>, Option<u32>)
+    where
+        K: Ord,
+    {
+        let low = (from << (32 - DEPTH_MAX)).reverse_bits() as usize & ((1 << self.depth) - 1);
+        let index = self.directory.get(low).copied();
+        let Some(shard) = index.and_then(|index| self.tables.get(index as usize)) else {
+            return (Vec::new(), None);
+        };
+        let position = |key: &K| {
+            let low = bits(self.hasher.hash_one(key)) & ((1 << DEPTH_MAX) - 1);
+            place(low).reverse_bits() >> (32 - DEPTH_MAX)
+        };
+        let all = shard.table.iter().map(|(key, value)| (position(key), key, value));
+        let mut found: Vec<_> = all.filter(|(at, _, _)| *at >= from).collect();
+        found.sort_unstable_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
+        let low = place(low & ((1 << shard.depth) - 1));
+        let begin = low.reverse_bits() >> (32 - DEPTH_MAX);
+        let end = begin + (1 << (DEPTH_MAX - shard.depth));
+        (found, (end < 1 << DEPTH_MAX).then_some(end))
+    }
+
     /// All entries, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.tables.iter().flat_map(|shard| &shard.table).map(|(key, value)| (key, value))
@@ -241,6 +272,33 @@ mod tests {
         all.sort_unstable();
         expected.sort_unstable();
         assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_walk_meets_each_entry_that_stays_once_while_the_map_grows_and_shrinks() {
+        let mut map = ShardMap::default();
+        for key in 0..3_000_u64 {
+            map.insert(key, ());
+        }
+        let (mut met, mut from, mut fresh) = (Vec::new(), Some(0), 1_000_000);
+        while let Some(at) = from {
+            let (found, next) = map.scan(at);
+            met.extend(found.into_iter().map(|(_, key, ())| *key).filter(|key| *key < 1_000));
+            from = next;
+            if fresh < 1_020_000 {
+                // First the map grows, and later it shrinks to a third of what it was.
+                for _ in 0..200 {
+                    map.insert(fresh, ());
+                    fresh += 1;
+                }
+            } else {
+                for key in (1_000..3_000).chain(1_000_000..fresh) {
+                    map.remove(&key);
+                }
+            }
+        }
+        met.sort_unstable();
+        assert_eq!(met, (0..1_000).collect::<Vec<_>>());
     }
 
     #[test]

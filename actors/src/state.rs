@@ -32,6 +32,7 @@ pub mod effect;
 pub mod groups;
 pub mod images;
 pub mod keys;
+pub mod lists;
 pub mod outputs;
 pub mod resources;
 pub mod resumes;

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::commits::Commits;
 use crate::config::EngineCfg;
+use crate::desk::Place;
 use crate::errors::EngineError;
 use crate::messages::{AttemptMsg, SessionMsg, WaiterMsg};
 use crate::model::event::{Event, EventRecord};
@@ -82,8 +83,8 @@ pub struct Core {
     last_now: Mutex<Now>,
     tree: Mutex<tree::TreeSlot>,
     counters: counts::Counters,
-    pub(crate) idle_attempts: Arc<Pool<AttemptMsg>>,
-    pub(crate) idle_waiters: Arc<Pool<WaiterMsg>>,
+    pub(crate) idle_attempts: Arc<Pool<Place>>,
+    pub(crate) idle_waiters: Arc<Pool<ActorRef<WaiterMsg>>>,
     /// One token per attempt actor; a shutdown waits for their end.
     pub(crate) attempts: TaskTracker,
     draining: AtomicBool,
@@ -248,7 +249,7 @@ impl Drop for Anchor {
 /// A handle on one engine's actors and state. Cheap to clone.
 #[derive(Clone)]
 pub struct ActorSystem {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     /// Absent in the handles that workers hold, so that they do not keep the tree alive.
     _anchor: Option<Arc<Anchor>>,
 }

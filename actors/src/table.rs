@@ -16,6 +16,21 @@ struct Slot<V> {
     value: V,
 }
 
+/// Where a walk over a table goes on. Means nothing to another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place<K> {
+    /// Position of the small table.
+    pub at: u32,
+    /// The last key that was met there.
+    pub after: Option<K>,
+}
+
+impl<K> Default for Place<K> {
+    fn default() -> Self {
+        Self { at: 0, after: None }
+    }
+}
+
 /// A map from key to record with the memory of one turn.
 #[derive(Debug, Clone)]
 pub struct Table<K, V> {
@@ -93,6 +108,41 @@ impl<K: Eq + Hash + Clone, V: Clone> Table<K, V> {
     /// All records, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.map.iter().map(|(key, slot)| (key, &slot.value))
+    }
+
+    /// A page of what `show` gives for the records from a place on: at most `limit`, and after
+    /// about `looks` records whatever was found; and where the next page begins. The order means
+    /// nothing. A record that stays for the whole walk is met exactly once.
+    pub fn page<T>(
+        &self,
+        from: &Place<K>,
+        looks: usize,
+        limit: usize,
+        show: impl Fn(&K, &V) -> Option<T>,
+    ) -> (Vec<T>, Option<Place<K>>)
+    where
+        K: Ord,
+    {
+        let (mut shown, mut looked, mut at) = (Vec::new(), 0, from.clone());
+        loop {
+            let (found, next) = self.map.scan(at.at);
+            for (position, key, slot) in found {
+                let before = at.after.as_ref().is_some_and(|after| key <= after);
+                if position == at.at && before {
+                    continue;
+                }
+                looked += 1;
+                shown.extend(show(key, &slot.value));
+                if shown.len() >= limit {
+                    return (shown, Some(Place { at: position, after: Some(key.clone()) }));
+                }
+            }
+            let Some(next) = next else { return (shown, None) };
+            at = Place { at: next, after: None };
+            if looked >= looks {
+                return (shown, Some(at));
+            }
+        }
     }
 
     /// The keys that this turn touched; one key may come twice.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use adjutant::server::{About, AdminToken, RecentErrors, Server};
+use adjutant::server::{
+    About, AdminToken, MemoryShelf, RecentErrors, Server, ServerCfg, Shelf,
+};
 use adjutant::{CancellationToken, Engine, LayerRegistry};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -85,11 +87,14 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
     };
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
     let mut cfg = engine;
+    let mut shelf: Arc<dyn Shelf> = Arc::new(MemoryShelf::default());
     let engine = match store {
         None => Engine::new_with_layers(cfg, LayerRegistry::standard()),
         Some(store) => {
             cfg.token_keys = store.keys();
-            Engine::open(cfg, LayerRegistry::standard(), Arc::new(store)).await?
+            let store = Arc::new(store);
+            shelf = store.clone();
+            Engine::open(cfg, LayerRegistry::standard(), store).await?
         }
     };
     for row in &engine.recovery().set_aside {
@@ -97,7 +102,7 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
     }
     let lapses = engine.start_detach_loop();
     let about = About { settings: shown, store: folder.clone(), errors };
-    let cfg = adjutant::server::ServerCfg { about, ..server };
+    let cfg = ServerCfg { about, shelf, ..server };
     let server = Server::bind(engine.clone(), listen, admin, cfg)
         .await
         .with_context(|| format!("{listen} cannot be listened on"))?;
@@ -105,6 +110,11 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
     let url = format!("http://{}", server.local_addr()?);
     let card = leave_card(&url, folder.as_deref(), file)?;
     print_line(&url)?;
+    // For a person's eyes, once; not through the log.
+    say(&format!(
+        "adjutant: the page, for one browser within ten minutes: {}",
+        server.page_link()?
+    ));
     let stop = CancellationToken::new();
     let signals = tokio::spawn(listen_for(signals, stop.clone()));
     let ended = server.run(stop, linger, grace).await;

@@ -8,12 +8,13 @@ use adjutant_actors::model::role::{Role, Verb};
 use adjutant_actors::model::token::CapToken;
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::engine::Caller;
+use crate::server::browser;
 use crate::server::problem::Problem;
 use crate::server::{App, Shared};
 
@@ -65,6 +66,12 @@ impl FromRequestParts<Shared> for Authority {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        // A bearer is meant; a cookie is only there.
+        if !parts.headers.contains_key(AUTHORIZATION)
+            && browser::is_admin(app, &parts.method, &parts.headers)?
+        {
+            return Ok(Self::Admin);
+        }
         let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
         if app.admin.is(&bearer) {
             return Ok(Self::Admin);
@@ -109,6 +116,13 @@ impl FromRequestParts<Shared> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        // What only the admin may change takes the token itself.
+        if parts.method == Method::GET
+            && !parts.headers.contains_key(AUTHORIZATION)
+            && browser::is_admin(app, &parts.method, &parts.headers)?
+        {
+            return Ok(Self);
+        }
         let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
         if app.admin.is(&bearer) {
             return Ok(Self);

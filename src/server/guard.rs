@@ -30,7 +30,7 @@ impl Guard {
     pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
         let host = authority(uri, headers)?;
         let name = host_name(&host);
-        if !LOOPBACK.contains(&name) && !self.hosts.iter().any(|allowed| allowed == name) {
+        if !is_loopback(&host) && !self.hosts.iter().any(|allowed| allowed == name) {
             let detail = "the request names a host that is not on the list";
             return Err(Problem::new(StatusCode::FORBIDDEN, "host_refused", detail));
         }
@@ -44,6 +44,12 @@ impl Guard {
         }
         Ok(())
     }
+}
+
+/// Whether a host, with or without its port, is this machine to itself.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let name = host_name(host);
+    LOOPBACK.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Host and port as the request names them, in lower case.

@@ -33,8 +33,11 @@ pub(crate) async fn ready(State(app): State<Shared>) -> Response {
     let ready = reasons.is_empty();
     let body = Json(json!({ "ready": ready, "reasons": reasons }));
     // Not a problem document: being unready is an answer.
-    let mut response = body.into_response();
-    *response.status_mut() = status;
+    whole((status, body).into_response())
+}
+
+/// Marks a response as whole, whatever its status.
+pub(crate) fn whole(mut response: Response) -> Response {
     response.extensions_mut().insert(Whole);
     response
 }

@@ -40,6 +40,7 @@ fn built() -> Document {
     let mut document = Base::openapi();
     document.merge(super::quick().into_openapi());
     document.merge(super::held().into_openapi());
+    document.merge(super::streamed().into_openapi());
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A session's token, a worker's token or handle, or the admin's token."))
@@ -184,41 +185,6 @@ shapes! {
         system: Option<String>,
         prompt: String,
     }
-    /// A run. Times are in Unix milliseconds.
-    RunShown {
-        run_id: String,
-        /// The document's id.
-        blueprint: String,
-        blueprint_hash: String,
-        /// running, waiting (a question is open), pass, blocked, timeout, cancelled, left, failed or
-        /// interrupted.
-        status: String,
-        started_at: u64,
-        ended_at: Option<u64>,
-        /// How often it was resumed.
-        resumed: u32,
-        /// Outcome and context; absent while it is open, and in lists.
-        report: Option<Value>,
-        /// The tasks of its steps; absent in lists.
-        tasks: Option<Vec<String>>,
-    }
-    /// A page of runs, the newest first.
-    RunPage {
-        runs: Vec<RunShown>,
-        /// What `after` is to be for the next page.
-        next: Option<String>,
-    }
-    /// Who does the agents' work and answers: ids under which faces are registered.
-    OperatorShown {
-        kind: Option<String>,
-        id: Option<String>,
-        per_agent_kinds: Option<std::collections::BTreeMap<String, String>>,
-        /// A login, which stands for all three faces.
-        operator_sid: Option<String>,
-        spawn_hook_id: Option<String>,
-        senior_bridge_id: Option<String>,
-        operator_backend_id: Option<String>,
-    }
     /// The supervision tree. Restarts are those within the period that ends now.
     SupervisionShown {
         /// Whether a root runs; it starts with the first call.
@@ -260,15 +226,6 @@ shapes! {
     QuestionList { questions: Vec<Question> }
     /// An open question. The time is in Unix seconds.
     Question { key: String, task_id: String, question: Value, asked_at: u64 }
-}
-
-/// The run that a route is about.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "a shape for the document")]
-pub(crate) struct RunPath {
-    /// The id of the run.
-    id: String,
 }
 
 /// The task that a route is about.

@@ -37,6 +37,11 @@ impl Problem {
         self
     }
 
+    /// The same under another status.
+    pub(crate) fn at(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     /// What is said of it.
     pub(crate) fn detail(&self) -> &str {
         &self.detail
@@ -221,6 +226,10 @@ fn hint(code: &str) -> Option<&'static str> {
         "key_conflict" => "use another Idempotency-Key, or repeat the first request exactly",
         "table_full" | "task_limit_exceeded" => "try again once tasks are settled",
         "program_not_allowed" => "name the program in the setting `programs` (--program)",
+        "agent_unknown" => "name a blueprint and an agent: POST /v1/tasks/{id}/dispatch",
+        "blueprint_archived" => "take it back first: POST /v1/blueprints/{id}/unarchive",
+        "cursor_expired" => "begin the list anew, without `after`",
+        "data_full" => "wait until runs have ended, or raise the bounds of the data plane",
         "too_many_runs" => "try again once runs have ended, or raise the setting `runs`",
         "busy" | "busy_after_retry" | "too_many_streams" => "try again shortly",
         "stopped" => "the server is going down; try again once it is back",

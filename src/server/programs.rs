@@ -11,19 +11,59 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::blueprint::{
-    AgentSpec, Blueprint, CompileErrors, Program, ProgramError, SubprocessSpec, compile,
-    parse_blueprint,
+    AgentSpec, Blueprint, CompileErrors, Known, Program, ProgramError, SubprocessSpec, check_text,
+    compile, known_to,
 };
 use crate::engine::Engine;
 use crate::server::ServerCfg;
+use crate::server::blueprints;
 use crate::server::problem::Problem;
+use crate::server::runs::Source;
 
 /// What a shell line runs in.
 const SHELL: &str = "sh";
 
-/// Reads a document.
-pub(crate) fn read(value: &Value) -> Result<Blueprint, Problem> {
-    parse_blueprint(&value.to_string(), None).map_err(|errors| faulty(&errors))
+/// Reads a document and checks it against what is there now, and says all that is wrong with it.
+pub(crate) async fn read(
+    engine: &Engine,
+    cfg: &ServerCfg,
+    document: &Value,
+) -> Result<Blueprint, Problem> {
+    checked(document, &known_to(engine, &cfg.functions).await)
+}
+
+/// As [`read`], but takes every operator for known: it may log in before the document is run.
+pub(crate) async fn read_for_later(
+    engine: &Engine,
+    cfg: &ServerCfg,
+    document: &Value,
+) -> Result<Blueprint, Problem> {
+    let mut known = known_to(engine, &cfg.functions).await;
+    let agents = document["agents"].as_array().into_iter().flatten();
+    let named = agents.filter_map(|agent| agent["spec"]["operator_ref"].as_str());
+    known.operators.extend(named.map(str::to_owned));
+    checked(document, &known)
+}
+
+fn checked(document: &Value, known: &Known) -> Result<Blueprint, Problem> {
+    // Without a folder a document refers to no file.
+    let checked = check_text(&document.to_string(), None, known);
+    checked.map(|(blueprint, _)| blueprint).map_err(|errors| faulty(&errors))
+}
+
+/// The blueprint of a request, or the one that it names.
+pub(crate) async fn of_source(
+    engine: &Engine,
+    cfg: &ServerCfg,
+    source: &Source,
+) -> Result<Blueprint, Problem> {
+    match source {
+        Source::Inline(document) => read(engine, cfg, document).await,
+        Source::Stored { id, version } => {
+            let document = blueprints::document(&cfg.shelf, id, version.as_deref()).await?;
+            read(engine, cfg, &document).await
+        }
+    }
 }
 
 /// Makes a program of a document, or says all that is wrong with it.

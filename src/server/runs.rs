@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 
 use crate::blueprint::{Blueprint, Program, RunOptions, kept};
 use crate::engine::Engine;
-use crate::server::ServerCfg;
 use crate::server::problem::Problem;
 use crate::server::programs;
-use crate::server::shelf::{ClaimedRun, Shelf};
+use crate::server::shelf::ClaimedRun;
+use crate::server::{ServerCfg, on_shelf};
 use keeper::{Job, Keeper, KeeperMsg};
 use live::{Live, Stage};
 use view::TASKS_SHOWN;
@@ -46,7 +46,6 @@ type LiveRuns = Mutex<HashMap<RunId, Arc<Live>>>;
 pub(crate) struct Runs {
     engine: Engine,
     cfg: Arc<ServerCfg>,
-    shelf: Arc<dyn Shelf>,
     live: Arc<LiveRuns>,
     keeper: ActorRef<KeeperMsg>,
     leaving: AtomicBool,
@@ -65,14 +64,10 @@ fn lock(live: &LiveRuns) -> MutexGuard<'_, HashMap<RunId, Arc<Live>>> {
 
 impl Runs {
     /// Starts the keeper. Needs a runtime.
-    pub(crate) async fn new(
-        engine: Engine,
-        cfg: Arc<ServerCfg>,
-        shelf: Arc<dyn Shelf>,
-    ) -> std::io::Result<Self> {
+    pub(crate) async fn new(engine: Engine, cfg: Arc<ServerCfg>) -> std::io::Result<Self> {
         let (keeper, _) = Actor::spawn(None, Keeper, ()).await.map_err(std::io::Error::other)?;
         let leaving = AtomicBool::new(false);
-        Ok(Self { engine, cfg, shelf, live: Arc::default(), keeper, leaving })
+        Ok(Self { engine, cfg, live: Arc::default(), keeper, leaving })
     }
 
     /// Starts a run and gives it once it is kept: from then on it outlives the caller, and where
@@ -92,7 +87,7 @@ impl Runs {
             }
         };
         let input = programs::checked_input(new.input.clone())?;
-        let blueprint = self.document(&new.blueprint).await?;
+        let blueprint = programs::of_source(&self.engine, &self.cfg, &new.blueprint).await?;
         let program = programs::program(&self.engine, &self.cfg, &blueprint).await?;
         new.operator.check(&self.engine)?;
         self.begin(id, program, Some(input), new.settings()).await?;
@@ -105,36 +100,14 @@ impl Runs {
         let body = fresh.body.clone();
         let name = kept::digest(&json!([new.principal, key])).to_hex().to_string();
         let now = self.engine.now()?.unix;
-        let held = self.on_shelf(move |shelf| shelf.claim_run(&name, &fresh, now)).await?;
+        let held =
+            on_shelf(&self.cfg.shelf, move |shelf| shelf.claim_run(&name, &fresh, now)).await?;
         if held.body != body {
             let detail = "the key was used for another run";
             return Err(Problem::new(StatusCode::CONFLICT, "key_conflict", detail)
                 .with("run_id", json!(held.run)));
         }
         Ok(held.run)
-    }
-
-    /// Does something on the shelf, away from the runtime's threads.
-    async fn on_shelf<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&dyn Shelf) -> Result<T, adjutant_actors::journal::JournalError>
-        + Send
-        + 'static,
-    ) -> Result<T, Problem> {
-        let shelf = self.shelf.clone();
-        let done = tokio::task::spawn_blocking(move || work(&*shelf)).await;
-        let done = done.map_err(|error| EngineError::Internal(error.to_string()))?;
-        done.map_err(|error| EngineError::Journal(Box::new(error)).into())
-    }
-
-    async fn document(&self, source: &Source) -> Result<Blueprint, Problem> {
-        match source {
-            Source::Inline(document) => programs::read(document),
-            Source::Stored { id, .. } => {
-                let detail = format!("no blueprint is called {id}");
-                Err(Problem::new(StatusCode::NOT_FOUND, "blueprint_not_found", detail))
-            }
-        }
     }
 
     /// Has the keeper carry a run on, and waits until the engine keeps it.

@@ -1,16 +1,26 @@
-//! What the server keeps beside the engine's state, behind one small trait, and its form in memory.
+//! What the server keeps beside the engine's state, behind one trait: keys of runs, blueprints, and
+//! what is known of the bodies of the data plane.
 //!
 //! A shelf decides nothing about rights. Its calls block, so the server makes them away from its
 //! own threads.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
 
 use adjutant_actors::journal::JournalError;
 use adjutant_actors::model::ids::RunId;
 
+mod memory;
+
+pub use memory::MemoryShelf;
+
 /// Keys of runs that are remembered; the oldest go first.
 pub(crate) const KEYS_MAX: usize = 100_000;
+
+/// Blueprints that are kept.
+pub(crate) const BLUEPRINTS_MAX: usize = 10_000;
+
+/// Versions of one blueprint that are kept; the oldest go first.
+pub(crate) const VERSIONS_MAX: usize = 100;
 
 /// The run that a key was used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +31,65 @@ pub struct ClaimedRun {
     pub body: String,
 }
 
-/// A place for what the server keeps. All calls block.
+/// One version of a blueprint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlueprintVersion {
+    /// The blueprint's id.
+    pub id: String,
+    /// Hash of the document.
+    pub hash: String,
+    /// When it was put, in Unix seconds.
+    pub at: u64,
+    /// The document as JSON; empty in lists.
+    pub document: String,
+    /// Whether the blueprint is archived.
+    pub archived: bool,
+}
+
+/// What became of a document that was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It is the newest version of a blueprint.
+    New,
+    /// It was that before.
+    Same,
+    /// The blueprint is archived; nothing was changed.
+    Archived,
+    /// As many blueprints are kept as may be; nothing was changed.
+    Full,
+}
+
+/// What is known of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataRecord {
+    /// Number of the record; given by the shelf.
+    pub number: i64,
+    /// BLAKE3 of the body, as 64 hex digits.
+    pub hash: String,
+    /// What it is called.
+    pub name: String,
+    /// Media type.
+    pub media: String,
+    /// Length of the body.
+    pub bytes: u64,
+    /// When it came, in Unix seconds.
+    pub at: u64,
+    /// The run, or the task at the top of the tree, that it belongs to; nothing for everybody's.
+    pub scope: Option<String>,
+}
+
+/// Which bodies are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataKey {
+    /// Those whose hash begins so.
+    Hash(String),
+    /// Those of a name.
+    Name(String),
+}
+
+/// A place for what the server keeps. All calls block, and each is one step.
 pub trait Shelf: Send + Sync {
-    /// Gives a key to a run, or tells which run has it. Both in one step.
+    /// Gives a key to a run, or tells which run has it.
     ///
     /// # Errors
     /// Those of the place.
@@ -33,50 +99,88 @@ pub trait Shelf: Send + Sync {
         fresh: &ClaimedRun,
         now: u64,
     ) -> Result<ClaimedRun, JournalError>;
-}
 
-/// A shelf that ends with the process.
-#[derive(Default)]
-pub struct MemoryShelf {
-    inner: Mutex<Inner>,
-}
+    /// Makes a document the newest version of its blueprint.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn put_blueprint(&self, version: &BlueprintVersion) -> Result<Put, JournalError>;
 
-impl std::fmt::Debug for MemoryShelf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemoryShelf").finish_non_exhaustive()
-    }
-}
-
-#[derive(Default)]
-struct Inner {
-    keys: HashMap<String, ClaimedRun>,
-    order: std::collections::VecDeque<String>,
-}
-
-impl MemoryShelf {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shelf for MemoryShelf {
-    fn claim_run(
+    /// The newest version of a blueprint, or that of a hash.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn blueprint(
         &self,
-        key: &str,
-        fresh: &ClaimedRun,
-        _now: u64,
-    ) -> Result<ClaimedRun, JournalError> {
-        let mut inner = self.lock();
-        if let Some(held) = inner.keys.get(key) {
-            return Ok(held.clone());
-        }
-        inner.keys.insert(key.to_owned(), fresh.clone());
-        inner.order.push_back(key.to_owned());
-        while inner.order.len() > KEYS_MAX {
-            if let Some(oldest) = inner.order.pop_front() {
-                inner.keys.remove(&oldest);
-            }
-        }
-        Ok(fresh.clone())
-    }
+        id: &str,
+        hash: Option<&str>,
+    ) -> Result<Option<BlueprintVersion>, JournalError>;
+
+    /// The version of a hash, whatever its blueprint.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn blueprint_by_hash(&self, hash: &str) -> Result<Option<BlueprintVersion>, JournalError>;
+
+    /// The newest versions of the blueprints after an id, in the order of their ids, without their
+    /// documents.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn blueprints(&self, after: &str, limit: usize) -> Result<Vec<BlueprintVersion>, JournalError>;
+
+    /// The versions of a blueprint, the newest first, without their documents.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn blueprint_history(
+        &self,
+        id: &str,
+        limit: usize,
+    ) -> Result<Vec<BlueprintVersion>, JournalError>;
+
+    /// Archives a blueprint, or takes it back. Tells whether it is there.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn archive_blueprint(&self, id: &str, archived: bool) -> Result<bool, JournalError>;
+
+    /// The folder of the bodies; none where they are not to outlive the process.
+    fn data_folder(&self) -> Option<PathBuf>;
+
+    /// Notes a body; its number is given by the shelf.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn note_data(&self, record: &DataRecord) -> Result<(), JournalError>;
+
+    /// The records that are meant, the newest first, within a scope and without one; of all scopes
+    /// where `scope` is `None`. At most `limit`.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn find_data(
+        &self,
+        key: &DataKey,
+        scope: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<DataRecord>, JournalError>;
+
+    /// The oldest records after a number.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn oldest_data(&self, after: i64, limit: usize) -> Result<Vec<DataRecord>, JournalError>;
+
+    /// Forgets a record. Tells whether the body has no other.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn forget_data(&self, record: &DataRecord) -> Result<bool, JournalError>;
+
+    /// How many records there are, and the bytes of all their bodies.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn data_totals(&self) -> Result<(u64, u64), JournalError>;
 }

@@ -6,6 +6,7 @@
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
+use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::token::{CapToken, parse_handle};
 use axum::Json;
 use axum::body::Bytes;
@@ -16,10 +17,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::server::Shared;
 use crate::server::caller::{Bearer, Body, Params, decode};
 use crate::server::openapi::Prompt;
 use crate::server::problem::Problem;
+use crate::server::{App, Shared};
 
 /// What a worker showed, with the task that it stands for.
 pub(crate) enum Worker {
@@ -44,7 +45,18 @@ impl FromRequestParts<Shared> for Worker {
 }
 
 impl Worker {
-    fn task(&self) -> TaskId {
+    /// Refuses a token without the verb, or whose attempt is over; a handle was looked up before.
+    pub(crate) async fn may(&self, app: &App, verb: Verb) -> Result<(), Problem> {
+        match self {
+            Self::Token(token, task) => {
+                let verified = app.engine.verify_token_for_task(token, verb, task);
+                verified.await.map_err(ended)
+            }
+            Self::Handle(..) => Ok(()),
+        }
+    }
+
+    pub(crate) fn task(&self) -> TaskId {
         match self {
             Self::Token(_, task) | Self::Handle(task, _) => *task,
         }
@@ -54,7 +66,13 @@ impl Worker {
     fn check(&self, named: Option<TaskId>) -> Result<(), Problem> {
         let bound = self.task();
         match named {
-            Some(arg) if arg != bound => Err(EngineError::TokenTaskMismatch { bound, arg }.into()),
+            Some(arg) if arg != bound => {
+                let problem = Problem::from(EngineError::TokenTaskMismatch { bound, arg });
+                // A handle is its task, so a request that names another contradicts itself; a
+                // token is a right that does not reach there.
+                let contradicts = matches!(self, Self::Handle(..));
+                Err(if contradicts { problem.at(StatusCode::BAD_REQUEST) } else { problem })
+            }
             _ => Ok(()),
         }
     }
@@ -146,6 +164,9 @@ pub(crate) struct Posted {
     #[serde(default = "yes")]
     ok: bool,
     attempt: Option<u32>,
+    /// Whether JSON within a text is taken for what it says.
+    #[serde(default = "yes")]
+    fold: bool,
 }
 
 fn yes() -> bool {
@@ -161,7 +182,11 @@ pub(crate) async fn result(
     Body(posted): Body<Posted>,
 ) -> Result<StatusCode, Problem> {
     worker.check(Some(posted.task_id))?;
-    worker.finish(&app, posted.attempt, posted.value, posted.ok).await?;
+    let value = match posted.value {
+        Value::String(text) if posted.fold => folded(&text),
+        value => value,
+    };
+    worker.finish(&app, posted.attempt, value, posted.ok).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -172,6 +197,9 @@ pub(crate) struct Submit {
     /// Whether the attempt passes.
     #[serde(default = "yes")]
     ok: bool,
+    /// Whether JSON within the text is taken for what it says.
+    #[serde(default = "yes")]
+    fold: bool,
 }
 
 /// Takes a verdict as text. An object or a list, bare or in a code fence, is read as JSON.
@@ -186,15 +214,16 @@ pub(crate) async fn submit(
 ) -> Result<StatusCode, Problem> {
     let text = std::str::from_utf8(&body)
         .map_err(|_| Problem::of_status(StatusCode::BAD_REQUEST, "the body is not UTF-8"))?;
-    worker.finish(&app, None, folded(text), params.ok).await?;
+    let text = text.trim_end();
+    let value = if params.fold { folded(text) } else { text.into() };
+    worker.finish(&app, None, value, params.ok).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// What a model meant by a text: an object or a list, where that is all there is, fenced or not;
-/// everything else stays text, without its trailing white space.
+/// everything else stays the text that it was.
 fn folded(text: &str) -> Value {
-    let text = text.trim_end();
-    match serde_json::from_str(unfenced(text)) {
+    match serde_json::from_str(unfenced(text.trim_end())) {
         Ok(value @ (Value::Object(_) | Value::Array(_))) => value,
         _ => text.into(),
     }
@@ -221,7 +250,7 @@ mod tests {
         assert_eq!(folded("{\"a\": 1}\n"), json!({ "a": 1 }));
         assert_eq!(folded("```json\n[1, 2]\n```\n"), json!([1, 2]));
         assert_eq!(folded("```\n{\"a\": 1}\n```"), json!({ "a": 1 }));
-        assert_eq!(folded("12 \n"), json!("12"));
+        assert_eq!(folded("12 \n"), json!("12 \n"));
         assert_eq!(folded("true"), json!("true"));
         assert_eq!(folded("{\"a\": 1} and more"), json!("{\"a\": 1} and more"));
         assert_eq!(folded("```rust\n{}\n```"), json!("```rust\n{}\n```"));

@@ -15,9 +15,12 @@ use crate::store::place::{DATABASE, unusable};
 /// Says that a database is one of ours: `ADJ1`.
 const APPLICATION: i64 = 0x4144_4a31;
 /// The steps from an empty database to the present one. A step is never changed, only followed.
-const STEPS: [fn() -> String; 1] = [first];
+const STEPS: [fn() -> String; 2] = [first, second];
 /// The version that this code reads and writes.
 pub(super) const VERSION: u32 = STEPS.len() as u32;
+
+/// The oldest version whose tables a reader of the journal needs.
+const READABLE: u32 = 1;
 
 /// How long a connection waits for another one's lock.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -102,6 +105,24 @@ fn first() -> String {
         );
     }
     sql
+}
+
+/// What a server keeps beside the journal: keys of runs, blueprints, what is known of bodies.
+fn second() -> String {
+    "CREATE TABLE run_keys (key TEXT PRIMARY KEY, run TEXT NOT NULL, body TEXT NOT NULL,
+         at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+     CREATE INDEX run_keys_at ON run_keys (at);
+     CREATE TABLE blueprints (id TEXT PRIMARY KEY, archived INTEGER NOT NULL)
+         STRICT, WITHOUT ROWID;
+     CREATE TABLE blueprint_versions (number INTEGER PRIMARY KEY, id TEXT NOT NULL,
+         hash TEXT NOT NULL, at INTEGER NOT NULL, document TEXT NOT NULL) STRICT;
+     CREATE INDEX blueprint_versions_id ON blueprint_versions (id, number);
+     CREATE INDEX blueprint_versions_hash ON blueprint_versions (hash);
+     CREATE TABLE data (number INTEGER PRIMARY KEY, hash TEXT NOT NULL, name TEXT NOT NULL,
+         media TEXT NOT NULL, bytes INTEGER NOT NULL, at INTEGER NOT NULL, scope TEXT) STRICT;
+     CREATE INDEX data_hash ON data (hash);
+     CREATE INDEX data_name ON data (name, number);"
+        .to_owned()
 }
 
 /// The tables that are folded from the journal, each with the columns key, v, sum and image.
@@ -219,7 +240,7 @@ pub(super) fn reader(folder: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let (conn, application, version) =
         open(folder, flags).map_err(|error| broken(folder, "opened", &error))?;
-    if check(folder, &conn, application, version)? != VERSION {
+    if check(folder, &conn, application, version)? < READABLE {
         return Err(unusable(folder, "read", "it has no tables of the present version yet"));
     }
     Ok(conn)

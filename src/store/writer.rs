@@ -33,6 +33,9 @@ pub(super) enum Command {
     SetAside(Vec<SetAside>, Reply<()>),
     Lead(Reply<u64>),
     Flush(Reply<()>),
+    /// Work of another part of the store on its connection. It tells its own caller.
+    #[cfg(feature = "server")]
+    Work(Box<dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send>),
     Close(Reply<()>),
 }
 
@@ -45,6 +48,8 @@ impl Command {
                 drop(reply.send(Err(error)));
             }
             Self::Lead(reply) => drop(reply.send(Err(error))),
+            #[cfg(feature = "server")]
+            Self::Work(work) => drop(work(Err(error))),
         }
     }
 }
@@ -166,6 +171,8 @@ impl Writer {
                 drop(reply.send(led));
             }
             Command::Flush(reply) => drop(reply.send(self.guard(Self::sync))),
+            #[cfg(feature = "server")]
+            Command::Work(work) => self.tend(|writer| work(Ok(&mut writer.conn))),
             Command::Append(..) | Command::Close(_) => {}
         }
     }

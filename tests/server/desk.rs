@@ -1,8 +1,11 @@
 //! A desk: an engine with a server in front of it, and clients that ask it.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use adjutant::server::{AdminToken, Server, ServerCfg};
+use adjutant::store::{SqliteStore, StoreCfg};
 use adjutant::{CancellationToken, Engine, EngineCfg, HoldPolicy, LayerRegistry, ShutdownReport};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -33,17 +36,36 @@ impl Desk {
     }
 
     pub(crate) async fn with(engine: EngineCfg, cfg: ServerCfg) -> Self {
+        let engine = Engine::new_with_layers(engine, LayerRegistry::standard());
+        Self::before(engine, cfg).await
+    }
+
+    /// A desk on a store, which another one may have used before.
+    pub(crate) async fn on(store: &Path, cfg: ServerCfg) -> Self {
+        let store = Arc::new(SqliteStore::open(store, StoreCfg::default()).unwrap());
+        let keyed = EngineCfg { token_keys: store.keys(), ..calm() };
+        let layers = LayerRegistry::standard();
+        let engine = Engine::open(keyed, layers, store.clone()).await.unwrap();
+        Self::before(engine, ServerCfg { shelf: store, ..cfg }).await
+    }
+
+    async fn before(engine: Engine, cfg: ServerCfg) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin-token");
         let token = AdminToken::in_file(&path).unwrap();
         let admin = std::fs::read_to_string(&path).unwrap().trim().to_owned();
-        let engine = Engine::new_with_layers(engine, LayerRegistry::standard());
         let address = "127.0.0.1:0".parse().unwrap();
         let server = Server::bind(engine.clone(), address, token, cfg).await.unwrap();
         let base = format!("http://{}", server.local_addr().unwrap());
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.run(stop.clone(), Duration::ZERO, LONG));
         Self { engine, base, admin, client: Client::new(), stop, serving, _folder: folder }
+    }
+
+    /// Ends the server as TERM does, and the engine with it.
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        self.serving.await.unwrap().unwrap();
     }
 
     pub(crate) fn ask(&self, method: Method, path: &str, bearer: &str) -> RequestBuilder {

@@ -80,7 +80,7 @@ async fn a_callers_mistakes_are_told_as_problems() {
     problem(desk.get("/nowhere", &operator).await, 404, "route_not_found").await;
     problem(desk.get("/v1/tasks/nonsense", &operator).await, 400, "invalid_argument").await;
     let wrong = desk.ask(Method::PUT, "/v1/tasks", &operator).send().await.unwrap();
-    assert_eq!(wrong.headers()["allow"], "POST");
+    assert_eq!(wrong.headers()["allow"], "POST,GET,HEAD");
     problem(wrong, 405, "method_not_allowed").await;
     let typing = desk.ask(Method::POST, "/v1/tasks", &operator).json(&json!({ "agnet": "a" }));
     let told = problem(typing.send().await.unwrap(), 422, "unprocessable").await;

@@ -3,9 +3,14 @@
 #![cfg(feature = "cli")]
 
 mod api;
+mod blueprints;
 mod child;
+mod data;
 mod desk;
+mod dispatch;
 mod doors;
+mod lists;
+mod restart;
 mod runs;
 mod streams;
 mod verbs;

@@ -200,7 +200,8 @@ async fn a_run_that_takes_longer_than_its_ttl_times_out() {
 async fn all_faults_of_a_blueprint_are_told_at_once() {
     let desk = Desk::new().await;
     let mut wrong = one_step(&json!({ "name": "a", "kind": "lua", "spec": {} }));
-    wrong["agents"][1] = json!({ "name": "b", "kind": "rust_fn", "spec": { "fn_id": "nobody" } });
+    let other = json!({ "name": "b", "kind": "rust_fn", "spec": { "fn_id": "nobody" } });
+    wrong["agents"].as_array_mut().unwrap().push(other);
     let body = json!({ "blueprint": wrong });
     let told = problem(desk.post("/v1/runs", &desk.admin, &body).await, 422, "invalid_blueprint");
     let told = told.await;
@@ -214,7 +215,7 @@ async fn a_blueprint_over_the_wire_reads_no_file_and_runs_no_program_that_is_not
     let desk = Desk::new().await;
     let mut files = one_step(&identity());
     files["metadata"] = json!({ "description": { "$file": "/etc/passwd" } });
-    files["agents"][1] = json!({ "$agent_md": "a.md" });
+    files["agents"].as_array_mut().unwrap().push(json!({ "$agent_md": "a.md" }));
     let told = desk.post("/v1/runs", &desk.admin, &json!({ "blueprint": files })).await;
     let told = problem(told, 422, "invalid_blueprint").await;
     assert_eq!(told["faults"].as_array().unwrap().len(), 2, "{told}");

@@ -14,10 +14,10 @@ use tokio::task::JoinHandle;
 use crate::desk::{Desk, problem};
 
 /// What a worker elsewhere is given.
-struct Given {
-    task: TaskId,
-    token: String,
-    handle: String,
+pub(crate) struct Given {
+    pub(crate) task: TaskId,
+    pub(crate) token: String,
+    pub(crate) handle: String,
 }
 
 /// Hands out what its workers need, and lets them end with the attempt's Final.
@@ -67,14 +67,14 @@ impl SpawnerAdapter for Elsewhere {
     }
 }
 
-struct Attempt {
-    given: Given,
+pub(crate) struct Attempt {
+    pub(crate) given: Given,
     done: Arc<tokio::sync::Semaphore>,
     run: JoinHandle<Result<DispatchOutcome, EngineError>>,
 }
 
 /// Dispatches a task to a worker elsewhere.
-async fn attempt(desk: &Desk) -> Attempt {
+pub(crate) async fn attempt(desk: &Desk) -> Attempt {
     let operator = CapToken::decode(&desk.session("operator").await).unwrap();
     let task = desk.task(&operator.encode()).await.parse().unwrap();
     let (given, mut taken) = mpsc::unbounded_channel();
@@ -88,7 +88,7 @@ async fn attempt(desk: &Desk) -> Attempt {
 
 impl Attempt {
     /// Lets the worker end, and gives the verdict.
-    async fn end(&mut self) -> DispatchOutcome {
+    pub(crate) async fn end(&mut self) -> DispatchOutcome {
         self.done.add_permits(1);
         (&mut self.run).await.unwrap().unwrap()
     }
@@ -105,9 +105,9 @@ async fn a_token_and_a_handle_pull_the_same_prompt() {
     assert_eq!(by_token, by_handle);
     assert_eq!((&by_token["prompt"], &by_token["attempt"]), (&json!("hello"), &json!(1)));
     let other = desk.task(&desk.session("operator").await).await;
-    for bearer in [&given.token, &given.handle] {
+    for (bearer, status) in [(&given.token, 403), (&given.handle, 400)] {
         let path = format!("/v1/worker/prompt?task_id={other}");
-        problem(desk.get(&path, bearer).await, 403, "token_task_mismatch").await;
+        problem(desk.get(&path, bearer).await, status, "token_task_mismatch").await;
     }
     let sent = desk.ask(Method::POST, "/v1/worker/submit", &given.token).body("12\n");
     assert_eq!(sent.send().await.unwrap().status(), 204);
@@ -141,6 +141,29 @@ async fn a_fenced_body_that_is_submitted_by_handle_is_folded() {
     let sent = desk.ask(Method::POST, path, &attempt.given.handle).body(body).send().await.unwrap();
     assert_eq!(sent.status(), 204);
     assert_eq!(attempt.end().await, DispatchOutcome::Blocked(json!({ "why": "no" })));
+}
+
+#[tokio::test]
+async fn json_within_a_text_is_folded_unless_that_is_not_wanted_and_a_scalar_stays_text() {
+    let sent = [
+        (json!({ "value": "```\n[1]\n```" }), json!([1])),
+        (json!({ "value": "{\"a\": 1}" }), json!({ "a": 1 })),
+        (json!({ "value": "{\"a\": 1}", "fold": false }), json!("{\"a\": 1}")),
+        (json!({ "value": "12" }), json!("12")),
+    ];
+    for (mut body, verdict) in sent {
+        let desk = Desk::new().await;
+        let mut attempt = attempt(&desk).await;
+        body["task_id"] = json!(attempt.given.task);
+        let posted = desk.post("/v1/worker/result", &attempt.given.handle, &body).await;
+        assert_eq!(posted.status(), 204);
+        assert_eq!(attempt.end().await, DispatchOutcome::Pass(verdict));
+    }
+    let desk = Desk::new().await;
+    let mut attempt = attempt(&desk).await;
+    let raw = desk.ask(Method::POST, "/v1/worker/submit?fold=false", &attempt.given.handle);
+    assert_eq!(raw.body("[1]\n").send().await.unwrap().status(), 204);
+    assert_eq!(attempt.end().await, DispatchOutcome::Pass(json!("[1]")));
 }
 
 #[tokio::test]

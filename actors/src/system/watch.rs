@@ -12,10 +12,10 @@ use ractor::{ActorRef, ActorRuntime, ActorStatus};
 use tokio::sync::oneshot;
 
 use crate::attempt::{Answer, Run};
-use crate::desk::Attempt;
+use crate::desk::Place;
 use crate::errors::EngineError;
 use crate::launch::Launch;
-use crate::messages::{AttemptMsg, Change, Until, WaiterMsg};
+use crate::messages::{Change, Until, WaiterMsg};
 use crate::model::ids::TaskId;
 use crate::outgoing::Outgoing;
 use crate::state::EngineState;
@@ -239,15 +239,9 @@ fn start_attempt(
     let Some(root) = core.root() else { return Caller::Told };
     let root = root.get_cell();
     let run = Box::new(Run::new(core.clone(), attempt, launch, timeout, verdict));
-    let actor = core.idle_attempts.take().or_else(|| {
-        ActorRuntime::spawn_linked_instant(None, Attempt, core.clone(), root)
-            .ok()
-            .inspect(|_| core.count_actor())
-            .map(|(actor, _)| actor)
-    });
-    if let Some(actor) = actor {
-        links.attempts.insert(attempt, actor.clone());
-        links.out.push(Outgoing::ToAttempt(actor, AttemptMsg::Begin(run)));
+    if let Some(place) = core.idle_attempts.take().or_else(|| Place::start(core, root)) {
+        links.attempts.insert(attempt, place.actor().clone());
+        links.out.push(Outgoing::Begin(place, run));
     }
     Caller::LeftAsleep
 }

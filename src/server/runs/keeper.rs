@@ -165,3 +165,62 @@ impl Actor for Carrier {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::blueprint::Functions;
+    use crate::operator::WorkerResult;
+    use crate::server::ServerCfg;
+    use crate::server::runs::{NewRun, OperatorWish, Runs, Source, Standing};
+    use crate::{EngineCfg, HoldPolicy};
+
+    #[tokio::test]
+    async fn a_run_whose_actor_is_killed_goes_on_where_it_was() {
+        let (gate, calls) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (inside, called) = (gate.clone(), calls.clone());
+        let functions = Functions::new().with("gate", move |call| {
+            called.add_permits(1);
+            let gate = inside.clone();
+            async move {
+                gate.acquire().await.unwrap().forget();
+                Ok(WorkerResult { value: call.prompt.into(), ok: true })
+            }
+        });
+        let calm = EngineCfg { hold_policy: HoldPolicy::Warn, ..EngineCfg::default() };
+        let cfg = Arc::new(ServerCfg { functions, ..ServerCfg::default() });
+        let runs = Runs::new(Engine::new(calm), cfg).await.unwrap();
+        let agent = json!({ "name": "gate", "kind": "rust_fn", "spec": { "fn_id": "gate" } });
+        let flow = json!({
+            "kind": "step", "ref": "gate",
+            "in": { "op": "path", "at": "$.x" }, "out": { "op": "path", "at": "$.y" }
+        });
+        let new = NewRun {
+            blueprint: Source::Inline(json!({ "id": "one", "agents": [agent], "flow": flow })),
+            input: json!({ "x": "on" }),
+            ttl: None,
+            operator: OperatorWish::default(),
+            key: None,
+            principal: "admin".to_owned(),
+        };
+        let begun = runs.start(new).await.unwrap();
+        calls.acquire().await.unwrap().forget();
+        let actors = runs.keeper.get_cell().get_children();
+        assert_eq!(actors.len(), 1);
+        actors[0].kill();
+        // It is taken over, and the attempt that was under way is waited for and not made again.
+        while runs.view(begun.run_id).await.unwrap().resumed == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        gate.add_permits(1);
+        let ended = runs.wait(begun.run_id, Duration::from_secs(30)).await.unwrap();
+        assert_eq!(ended.status, Standing::Pass);
+        assert_eq!(calls.available_permits(), 0, "the step was done once");
+        assert_eq!(runs.count(), 0);
+    }
+}

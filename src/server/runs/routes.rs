@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::server::caller::{Authority, Body, Params};
-use crate::server::openapi::{OperatorShown, RunPage, RunPath, RunShown};
 use crate::server::problem::Problem;
 use crate::server::runs::list::standings;
 use crate::server::runs::{NewRun, OperatorWish, RunFilter, RunView, Source};
@@ -30,18 +29,16 @@ const PAGE_MAX: usize = 1000;
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize, ToSchema)]
-#[schema(as = RunStart)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RunStart)]
 pub(crate) struct Start {
     /// A document, or `{id, version}` of one that the server keeps.
     blueprint: Value,
-    /// The flow's initial context, an object.
+    /// The flow's context; an object.
     #[serde(default = "empty")]
     input: Value,
     ttl_secs: Option<u64>,
-    /// Who does the agents' work and answers.
     #[serde(default)]
-    #[schema(value_type = Option<OperatorShown>)]
     operator: OperatorWish,
 }
 
@@ -82,7 +79,8 @@ pub(crate) struct Wait {
 /// the time that a request may take. Under an `Idempotency-Key` the same body gives the same run.
 #[utoipa::path(post, path = "/v1/runs", tag = "runs",
     params(Wait, ("Idempotency-Key" = Option<String>, Header, description = "Names this start.")),
-    request_body = Start, responses((status = 202, body = RunShown), (status = 200, body = RunShown)))]
+    request_body = Start,
+    responses((status = 202, body = RunView), (status = 200, body = RunView)))]
 pub(crate) async fn start(
     State(app): State<Shared>,
     authority: Authority,
@@ -114,8 +112,8 @@ pub(crate) async fn start(
 }
 
 /// Shows a run: at once, or with `?hold=SECS` once it has ended.
-#[utoipa::path(get, path = "/v1/runs/{id}", tag = "runs", params(RunPath, Hold),
-    responses((status = 200, body = RunShown)))]
+#[utoipa::path(get, path = "/v1/runs/{id}", tag = "runs",
+    params(("id" = String, Path, description = "The id of the run."), Hold), responses((status = 200, body = RunView)))]
 pub(crate) async fn read(
     State(app): State<Shared>,
     authority: Authority,
@@ -131,8 +129,8 @@ pub(crate) async fn read(
 }
 
 /// Cancels a run and its open tasks.
-#[utoipa::path(post, path = "/v1/runs/{id}/cancel", tag = "runs", params(RunPath),
-    responses((status = 200, body = RunShown)))]
+#[utoipa::path(post, path = "/v1/runs/{id}/cancel", tag = "runs",
+    params(("id" = String, Path, description = "The id of the run.")), responses((status = 200, body = RunView)))]
 pub(crate) async fn cancel(
     State(app): State<Shared>,
     authority: Authority,
@@ -149,21 +147,18 @@ pub(crate) struct Wanted {
     /// Words with commas between; `open` is all that have not ended.
     status: Option<String>,
     blueprint: Option<String>,
-    /// One that a step was given to.
     agent: Option<String>,
-    /// Started then or later, in milliseconds since 1970.
+    /// Milliseconds since 1970, of the start.
     since: Option<u64>,
-    /// Started before.
     until: Option<u64>,
-    /// 100, at most 1000.
     limit: Option<usize>,
-    /// What the page before gave as `next`.
+    /// The `next` of the page before.
     after: Option<String>,
 }
 
 /// Lists runs, the newest first. `next` is what `after` is to be for the next page.
 #[utoipa::path(get, path = "/v1/runs", tag = "runs", params(Wanted),
-    responses((status = 200, body = RunPage)))]
+    responses((status = 200, body = RunList)))]
 pub(crate) async fn list(
     State(app): State<Shared>,
     authority: Authority,
@@ -182,6 +177,14 @@ pub(crate) async fn list(
     let (runs, next) = app.runs.list(filter).await?;
     let next = next.map(|(at, id)| format!("{at:x}.{id}"));
     Ok(Json(json!({ "runs": runs, "next": next })))
+}
+
+/// A page of runs, without their reports and tasks.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the document")]
+struct RunList {
+    runs: Vec<RunView>,
+    next: Option<String>,
 }
 
 fn cursor(text: &str) -> Result<(u64, RunId), Problem> {

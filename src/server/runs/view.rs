@@ -4,12 +4,13 @@ use adjutant_actors::model::ids::{RunId, TaskId};
 use adjutant_actors::state::runs::{RunRecord, RunStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// Tasks that a view names at most; `GET /v1/tasks?run=` has all of them.
 pub(crate) const TASKS_SHOWN: usize = 1000;
 
 /// Where a run stands, as it is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Standing {
     /// It is carried on.
@@ -52,8 +53,10 @@ impl Standing {
 }
 
 /// A run as it is shown. Times are milliseconds since 1970.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Run)]
 pub(crate) struct RunView {
+    #[schema(value_type = String)]
     pub(crate) run_id: RunId,
     /// The document's id.
     pub(crate) blueprint: String,
@@ -67,6 +70,7 @@ pub(crate) struct RunView {
     pub(crate) report: Option<Value>,
     /// The tasks of its steps, at most [`TASKS_SHOWN`]; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
     pub(crate) tasks: Option<Vec<TaskId>>,
 }
 

@@ -10,6 +10,7 @@ use adjutant_actors::model::session::OperatorKind;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::blueprint::{RunOptions, kept};
 use crate::engine::Engine;
@@ -31,17 +32,20 @@ pub(crate) enum Source {
 }
 
 /// Who does the agents' work and answers: ids under which faces are registered.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = RunOperator)]
 pub(crate) struct OperatorWish {
     /// Who does the work, over what the blueprint says.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub(crate) kind: Option<OperatorKind>,
     /// Name of the operator that the run attaches as.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
     /// Who does the work of single agents.
     #[serde(skip_serializing_if = "HashMap::is_empty")]
+    #[schema(value_type = HashMap<String, String>)]
     pub(crate) per_agent_kinds: HashMap<String, OperatorKind>,
     /// A login, which stands for all three faces.
     #[serde(skip_serializing_if = "Option::is_none")]

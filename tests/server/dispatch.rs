@@ -1,0 +1,104 @@
+//! Dispatching a task over the wire with an agent of a blueprint, and again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use adjutant::WorkerResult;
+use adjutant::blueprint::Functions;
+use adjutant::server::ServerCfg;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::desk::{Desk, calm, problem};
+use crate::runs::{identity, one_step};
+
+/// A desk with the function `second`, which says no the first time and yes later.
+async fn desk() -> Desk {
+    let calls = Arc::new(AtomicU32::new(0));
+    let functions = Functions::new().with("second", move |call| {
+        let ok = calls.fetch_add(1, Ordering::Relaxed) > 0;
+        async move { Ok(WorkerResult { value: call.prompt.into(), ok }) }
+    });
+    Desk::with(calm(), ServerCfg { functions, ..ServerCfg::default() }).await
+}
+
+fn second() -> Value {
+    json!({ "name": "second", "kind": "rust_fn", "spec": { "fn_id": "second" } })
+}
+
+async fn held(desk: &Desk, task: &str) -> Value {
+    let path = format!("/v1/tasks/{task}?hold=25");
+    desk.get(&path, &desk.admin).await.json().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_task_is_dispatched_with_an_agent_of_a_kept_or_a_given_blueprint() {
+    let desk = desk().await;
+    let operator = desk.session("operator").await;
+    let put = desk.ask(Method::PUT, "/v1/blueprints/one", &operator).json(&one_step(&identity()));
+    assert_eq!(put.send().await.unwrap().status(), 201);
+    for blueprint in [json!({ "id": "one" }), one_step(&identity())] {
+        // The task's own agent is called `echo`, as that of the blueprint is.
+        let task = desk.task(&operator).await;
+        let path = format!("/v1/tasks/{task}/dispatch");
+        let sent = desk.post(&path, &operator, &json!({ "blueprint": blueprint })).await;
+        assert_eq!(sent.status(), 202);
+        let told: Value = sent.json().await.unwrap();
+        assert_eq!((&told["agent"], &told["attempt"]), (&json!("echo"), &json!(1)));
+        let task = held(&desk, &task).await;
+        assert_eq!(
+            (&task["status"], &task["last_result"]["echoed"]),
+            (&json!("pass"), &json!("hello"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_blocked_task_is_retried_by_the_agent_of_before_and_a_passed_one_is_not() {
+    let desk = desk().await;
+    let task = desk.task(&desk.admin).await;
+    let (dispatch, retry) =
+        (format!("/v1/tasks/{task}/dispatch"), format!("/v1/tasks/{task}/retry"));
+    problem(desk.post(&retry, &desk.admin, &json!({})).await, 409, "agent_unknown").await;
+    let body = json!({ "blueprint": one_step(&second()), "agent": "second" });
+    assert_eq!(desk.post(&dispatch, &desk.admin, &body).await.status(), 202);
+    assert_eq!(held(&desk, &task).await["status"], "blocked");
+    assert_eq!(desk.post(&retry, &desk.admin, &json!({})).await.status(), 202);
+    let state = held(&desk, &task).await;
+    assert_eq!((&state["status"], &state["attempt"]), (&json!("pass"), &json!(2)));
+    problem(desk.post(&retry, &desk.admin, &json!({})).await, 409, "invalid_transition").await;
+    problem(desk.post(&dispatch, &desk.admin, &body).await, 409, "invalid_transition").await;
+}
+
+#[tokio::test]
+async fn the_task_of_an_ended_run_is_retried_by_the_kept_blueprint_of_its_content() {
+    let desk = desk().await;
+    let document = one_step(&second());
+    let put = desk.ask(Method::PUT, "/v1/blueprints/one", &desk.admin).json(&document);
+    assert_eq!(put.send().await.unwrap().status(), 201);
+    let body = json!({ "blueprint": { "id": "one" }, "input": { "x": "again" } });
+    let run: Value = desk.post("/v1/runs?wait=20", &desk.admin, &body).await.json().await.unwrap();
+    assert_eq!(run["status"], "blocked");
+    let task = run["tasks"][0].as_str().unwrap();
+    let sent = desk.post(&format!("/v1/tasks/{task}/retry"), &desk.admin, &json!({})).await;
+    assert_eq!(sent.status(), 202);
+    assert_eq!(held(&desk, task).await["last_result"], "again");
+}
+
+#[tokio::test]
+async fn what_cannot_be_dispatched_is_told() {
+    let desk = desk().await;
+    let task = desk.task(&desk.admin).await;
+    let path = format!("/v1/tasks/{task}/dispatch");
+    let other = json!({ "blueprint": one_step(&second()) });
+    problem(desk.post(&path, &desk.admin, &other).await, 400, "invalid_argument").await;
+    let ask = json!({ "name": "ask", "kind": "ask", "spec": {} });
+    let asks = json!({ "blueprint": one_step(&ask), "agent": "ask" });
+    problem(desk.post(&path, &desk.admin, &asks).await, 400, "invalid_argument").await;
+    let none = json!({ "blueprint": { "id": "none" } });
+    problem(desk.post(&path, &desk.admin, &none).await, 404, "blueprint_not_found").await;
+    let path = format!("/v1/tasks/T-{}/dispatch", "0".repeat(32));
+    problem(desk.post(&path, &desk.admin, &other).await, 404, "task_not_found").await;
+    let observer = desk.session("observer").await;
+    problem(desk.post(&path, &observer, &other).await, 403, "role_violation").await;
+}
