@@ -14,6 +14,7 @@ mod drive;
 mod events;
 mod log;
 mod look;
+mod mcp;
 mod place;
 mod remote;
 mod resume;
@@ -77,6 +78,7 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<i32> {
         Command::Fsck(look) => look::check(&look),
         Command::Check(check) => check::main(&check),
         Command::Serve(serve) => serve::main(serve, log),
+        Command::Mcp(mcp) => mcp::main(mcp),
         Command::Config(config) => config::main(&config),
         Command::Doctor(doctor) => doctor::main(&doctor),
         Command::Events(events) => events::main(events),

@@ -20,37 +20,48 @@ use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::blueprint::Functions;
 use crate::engine::Engine;
 use browser::Browsers;
 use data::Data;
 pub use data::DataCfg;
 use dispatch::Dispatched;
 use guard::Guard;
+use links::Links;
+use listen::Places;
 use problem::Problem;
 use runs::Runs;
 pub use shelf::{BlueprintVersion, ClaimedRun, DataKey, DataRecord, MemoryShelf, Put, Shelf};
 use tally::Tally;
+use throttle::Throttle;
 
 mod admin;
 mod blueprints;
 mod browser;
 mod caller;
+mod cfg;
 mod data;
 mod dispatch;
 mod doctor;
 mod events;
 mod guard;
 mod health;
+mod leases;
+mod link;
+mod links;
+mod listen;
 mod lists;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod metrics;
 mod openapi;
+mod operators;
 mod page;
 mod problem;
 mod programs;
@@ -61,11 +72,17 @@ pub(crate) mod shelf;
 mod supervision;
 mod tally;
 mod tasks;
+mod throttle;
 mod trace;
 mod worker;
 
 pub use admin::AdminToken;
+pub use cfg::{About, ServerCfg};
 pub use doctor::{Finding, Level, RecentErrors, look_at_folder, look_at_process};
+pub use link::LinkCfg;
+pub use listen::raise_descriptor_limit;
+#[cfg(feature = "mcp")]
+pub use mcp::serve_stdio;
 pub use openapi::openapi;
 
 /// Longest that connections get to end once everything is done.
@@ -73,78 +90,6 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// The header with a request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What may be said of a server. Use the struct update syntax.
-#[derive(Clone)]
-pub struct ServerCfg {
-    /// Names, without a port, under which the server may be asked for, beside those of loopback.
-    pub hosts: Vec<String>,
-    /// Origins of pages, such as `https://desk.example`, that may ask, beside the server's own.
-    pub origins: Vec<String>,
-    /// Longest body of a request.
-    pub body_bytes: usize,
-    /// Longest that a request may take; a long poll and an event stream apart.
-    pub request_time: Duration,
-    /// How often an event stream without events shows that it is there.
-    pub heartbeat: Duration,
-    /// Event streams at a time, at most.
-    pub streams: usize,
-    /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
-    /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
-    /// programs any arguments.
-    pub programs: Vec<String>,
-    /// Functions that the agents of such a blueprint may be.
-    pub functions: Functions,
-    /// Runs that are carried on at a time, at most.
-    pub runs: usize,
-    /// Bounds of the data plane.
-    pub data: DataCfg,
-    /// Where the server keeps what is not the engine's; otherwise in memory.
-    pub shelf: Arc<dyn Shelf>,
-    /// What the doctor's route tells of the set-up.
-    pub about: About,
-}
-
-/// What a server knows of its surroundings, for its doctor.
-#[derive(Debug, Clone, Default)]
-pub struct About {
-    /// How it was set up, each setting with its origin. Never a secret.
-    pub settings: serde_json::Value,
-    /// The folder of its store.
-    pub store: Option<std::path::PathBuf>,
-    /// Errors and warnings of late.
-    pub errors: RecentErrors,
-}
-
-impl std::fmt::Debug for ServerCfg {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCfg")
-            .field("hosts", &self.hosts)
-            .field("origins", &self.origins)
-            .field("programs", &self.programs)
-            .field("runs", &self.runs)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Default for ServerCfg {
-    fn default() -> Self {
-        Self {
-            hosts: Vec::new(),
-            origins: Vec::new(),
-            body_bytes: 16 << 20,
-            request_time: Duration::from_secs(30),
-            heartbeat: Duration::from_secs(15),
-            streams: 4096,
-            about: About::default(),
-            programs: Vec::new(),
-            functions: Functions::new(),
-            runs: 256,
-            data: DataCfg::default(),
-            shelf: Arc::new(MemoryShelf::default()),
-        }
-    }
-}
 
 /// What all routes share.
 struct App {
@@ -164,11 +109,60 @@ struct App {
     /// Ends the event streams.
     closing: CancellationToken,
     streams: Arc<Semaphore>,
+    places: Arc<Places>,
+    throttle: Throttle,
+    links: Arc<Links>,
     /// The OpenAPI document, once it was asked for.
     document: OnceLock<String>,
 }
 
 type Shared = Arc<App>;
+
+impl App {
+    /// Starts what runs beside the engine. Needs a runtime.
+    async fn new(engine: Engine, admin: AdminToken, cfg: ServerCfg) -> std::io::Result<Self> {
+        let cfg = Arc::new(cfg);
+        let runs = Runs::new(engine.clone(), cfg.clone()).await?;
+        let data = Data::open(engine.clone(), cfg.clone()).await?;
+        Ok(Self {
+            runs,
+            dispatched: Dispatched::default(),
+            data,
+            epoch: lists::epoch(&engine),
+            guard: Guard::new(&cfg.hosts, &cfg.origins),
+            streams: Arc::new(Semaphore::new(cfg.streams)),
+            places: Arc::new(Places::new(cfg.connections)),
+            throttle: Throttle::new(cfg.failures, cfg.failure_heals),
+            links: Arc::new(Links::new(cfg.links.clone())),
+            engine,
+            admin,
+            browsers: Browsers::default(),
+            cfg,
+            tally: Arc::default(),
+            draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+            document: OnceLock::new(),
+        })
+    }
+
+    /// Begins what goes on by itself until the end: counting, and the runs that were left open.
+    async fn begin(&self) -> std::io::Result<AbortOnDropHandle<()>> {
+        let tally = tally::follow(self).await.map_err(std::io::Error::other)?;
+        let resumed = self.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, "open runs go on");
+        Ok(AbortOnDropHandle::new(tally))
+    }
+
+    /// Takes nothing new, leaves the runs and brings the engine down.
+    async fn end(&self, grace: Duration) -> ShutdownReport {
+        self.draining.store(true, Ordering::Release);
+        self.links.drain(&self.engine);
+        // Runs get half of the grace, and their attempts what is left.
+        let begun = tokio::time::Instant::now();
+        self.runs.leave(grace / 2).await;
+        self.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
+    }
+}
 
 /// A server that has its address and does not answer yet.
 pub struct Server {
@@ -199,26 +193,7 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
-        let cfg = Arc::new(cfg);
-        let runs = Runs::new(engine.clone(), cfg.clone()).await?;
-        let data = Data::open(engine.clone(), cfg.clone()).await?;
-        let app = App {
-            runs,
-            dispatched: Dispatched::default(),
-            data,
-            epoch: lists::epoch(&engine),
-            guard: Guard::new(&cfg.hosts, &cfg.origins),
-            streams: Arc::new(Semaphore::new(cfg.streams)),
-            engine,
-            admin,
-            browsers: Browsers::default(),
-            cfg,
-            tally: Arc::default(),
-            draining: AtomicBool::new(false),
-            closing: CancellationToken::new(),
-            document: OnceLock::new(),
-        };
-        Ok(Self { listener, app: Arc::new(app) })
+        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) })
     }
 
     /// Where it listens.
@@ -258,36 +233,35 @@ impl Server {
         grace: Duration,
     ) -> std::io::Result<ShutdownReport> {
         let Self { listener, app } = self;
-        let tally = tally::follow(&app).await.map_err(std::io::Error::other)?;
-        let _end = tokio_util::task::AbortOnDropHandle::new(tally);
-        let resumed = app.runs.resume_open().await.map_err(std::io::Error::other)?;
-        tracing::info!(resumed, "open runs go on");
-        let closing = app.closing.clone().cancelled_owned();
-        let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(closing);
-        let mut serving = pin!(serving.into_future());
+        let _tally = app.begin().await?;
+        let _links = EndOfLinks(app.links.clone());
+        let (places, header_time) = (app.places.clone(), app.cfg.header_time);
+        let routes = router(app.clone());
+        let serving = listen::serve(listener, routes, places, header_time, app.closing.clone());
+        let mut serving = pin!(serving);
         tokio::select! {
-            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+            () = &mut serving => return Err(closed()),
             () = stop.cancelled() => {}
         }
-        app.draining.store(true, Ordering::Release);
-        let down = async {
-            let linger = tokio::time::sleep(linger);
-            let ended = async {
-                // Runs get half of the grace, and their attempts what is left.
-                let begun = tokio::time::Instant::now();
-                app.runs.leave(grace / 2).await;
-                app.engine.shutdown(grace.saturating_sub(begun.elapsed())).await
-            };
-            tokio::join!(ended, linger).0
-        };
+        let down = async { tokio::join!(app.end(grace), tokio::time::sleep(linger)).0 };
         let report = tokio::select! {
             report = down => report,
-            ended = &mut serving => return Err(ended.err().unwrap_or_else(closed)),
+            () = &mut serving => return Err(closed()),
         };
+        app.links.stop();
         app.closing.cancel();
         // A client that reads slowly holds nobody up.
         let _ = tokio::time::timeout(CLOSE_GRACE, serving).await;
         Ok(report)
+    }
+}
+
+/// Ends all links when the server does, however that is.
+struct EndOfLinks(Arc<Links>);
+
+impl Drop for EndOfLinks {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -324,6 +298,8 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(worker::prompt))
         .routes(routes!(worker::result))
         .routes(routes!(worker::submit))
+        .routes(routes!(operators::log_in, operators::list))
+        .routes(routes!(operators::read, operators::log_out))
         .routes(routes!(questions::list))
         .routes(routes!(questions::answer))
 }
@@ -334,6 +310,7 @@ fn held() -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::read))
         .routes(routes!(runs::routes::read))
         .routes(routes!(events::stream))
+        .routes(routes!(operators::attach))
 }
 
 /// What streams bodies, within bounds of its own.
@@ -344,6 +321,8 @@ fn streamed() -> OpenApiRouter<Shared> {
 fn router(app: Shared) -> Router {
     let quick = Router::from(quick()).merge(page::routes());
     let held = Router::from(held());
+    #[cfg(feature = "mcp")]
+    let held = held.route("/mcp", mcp::route(&app));
     let own = RequestBodyLimitLayer::new(app.cfg.body_bytes);
     // The data plane counts the bytes of its bodies itself, as they come.
     let data = Router::from(streamed());
@@ -365,7 +344,7 @@ async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Respo
     let span = trace::request(&request, &id);
     let asked = tokio::time::Instant::now();
     let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).instrument(span.clone()).await,
+        Ok(()) => throttle::pass(&app, request, next).instrument(span.clone()).await,
         Err(problem) => problem.into_response(),
     };
     trace::answered(&span, &response, asked.elapsed());

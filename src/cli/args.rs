@@ -62,6 +62,15 @@ front and name the host with --host.
 
 TERM and Ctrl-C make it unready at once; attempts at work get --grace to end. A second one exits at once.";
 
+const MCP_EXAMPLES: &str = "\
+In the settings of a client:
+  {\"mcpServers\": {\"adjutant\": {\"command\": \"adjutant\", \"args\": [\"mcp\", \"--program\", \"sh\"]}}}
+
+The client starts the program, and may do with it what you may, apart from one thing: blueprints may run only
+the programs that are named here. Those run as you, with any arguments.
+Standard output carries the protocol alone; the log goes to standard error. When the client leaves, what runs
+is stopped, and runs that are kept stay open for `adjutant resume`. A server has the same at /mcp.";
+
 /// Runs swarms of agents: child processes, functions and operators, under supervision.
 #[derive(Debug, Parser)]
 #[command(name = "adjutant", version, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -114,6 +123,8 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// Watch a running server.
     Top(TopArgs),
+    /// Serve one client of the Model Context Protocol over standard input and output.
+    Mcp(McpArgs),
     /// Check a blueprint and name all of its mistakes at once.
     Check(CheckArgs),
     /// Print the JSON Schema of blueprints.
@@ -284,6 +295,20 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the page of all settings.
     Keys,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = MCP_EXAMPLES)]
+pub(crate) struct McpArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    /// A program that the agents of a blueprint may run, a bare name or an absolute path; `sh`
+    /// allows shell lines. Without any, none may.
+    #[arg(long = "program", value_name = "NAME|PATH")]
+    pub(crate) programs: Vec<String>,
+    /// Longest that attempts at work get to end once the client has left, in seconds.
+    #[arg(long, value_name = "SECS", default_value_t = 8)]
+    pub(crate) grace: u64,
 }
 
 #[derive(Debug, clap::Args)]

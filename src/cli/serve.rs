@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use adjutant::server::{
-    About, AdminToken, MemoryShelf, RecentErrors, Server, ServerCfg, Shelf,
+    About, AdminToken, MemoryShelf, RecentErrors, Server, ServerCfg, Shelf, raise_descriptor_limit,
 };
-use adjutant::{CancellationToken, Engine, LayerRegistry};
+use adjutant::store::SqliteStore;
+use adjutant::{CancellationToken, Engine, EngineCfg, LayerRegistry};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -79,6 +80,9 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
     let Config { listen, admin_token_file, linger, grace, server, store, kept, engine, .. } =
         settings.config.clone();
     let spans = begin_log(&settings.config, errors.clone())?;
+    if let Err(error) = raise_descriptor_limit() {
+        say(&format!("adjutant: the limit of descriptors stays as it is: {error}"));
+    }
     let store = Place::of(&StoreArg { store })?.open_with(kept)?;
     let folder = store.as_ref().map(|store| store.path().to_owned());
     let beside = folder.as_ref().map(|folder| folder.join("admin-token"));
@@ -86,20 +90,7 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
         bail!("without a store, name the file of the admin's token with --admin-token-file");
     };
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
-    let mut cfg = engine;
-    let mut shelf: Arc<dyn Shelf> = Arc::new(MemoryShelf::default());
-    let engine = match store {
-        None => Engine::new_with_layers(cfg, LayerRegistry::standard()),
-        Some(store) => {
-            cfg.token_keys = store.keys();
-            let store = Arc::new(store);
-            shelf = store.clone();
-            Engine::open(cfg, LayerRegistry::standard(), store).await?
-        }
-    };
-    for row in &engine.recovery().set_aside {
-        say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
-    }
+    let (engine, shelf) = open_engine(store, engine).await?;
     let lapses = engine.start_detach_loop();
     let about = About { settings: shown, store: folder.clone(), errors };
     let cfg = ServerCfg { about, shelf, ..server };
@@ -116,7 +107,7 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
         server.page_link()?
     ));
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(listen_for(signals, stop.clone()));
+    let signals = tokio::spawn(self::listen(signals, stop.clone()));
     let ended = server.run(stop, linger, grace).await;
     drop(card);
     signals.abort();
@@ -128,6 +119,24 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
         bail!("{error}");
     }
     Ok(code::PASS)
+}
+
+/// The engine on its store; what could not be read of that is said.
+pub(crate) async fn open_engine(
+    store: Option<SqliteStore>,
+    mut cfg: EngineCfg,
+) -> anyhow::Result<(Engine, Arc<dyn Shelf>)> {
+    let Some(store) = store else {
+        let engine = Engine::new_with_layers(cfg, LayerRegistry::standard());
+        return Ok((engine, Arc::new(MemoryShelf::default())));
+    };
+    cfg.token_keys = store.keys();
+    let store = Arc::new(store);
+    let engine = Engine::open(cfg, LayerRegistry::standard(), store.clone()).await?;
+    for row in &engine.recovery().set_aside {
+        say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
+    }
+    Ok((engine, store))
 }
 
 /// Starts the log, and the sending of spans where that is asked for.
@@ -151,7 +160,7 @@ fn leave_card(
 }
 
 /// The first signal asks for the end, the second one is the end.
-async fn listen_for((mut term, mut int): (Signal, Signal), stop: CancellationToken) {
+pub(crate) async fn listen((mut term, mut int): (Signal, Signal), stop: CancellationToken) {
     either(&mut term, &mut int).await;
     stop.cancel();
     either(&mut term, &mut int).await;

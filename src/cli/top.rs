@@ -128,8 +128,11 @@ impl Look {
         );
         let _ = writeln!(
             out,
-            "links   {} sessions, {} event streams, {} lags",
+            "links   {} sessions, {} operators, {} away, {} frames parked; {} event streams, {} lags",
             n("sessions"),
+            n("operators_connected"),
+            n("operators_away"),
+            n("operator_parked_frames"),
             n("event_streams"),
             n("lagged_subscribers_total"),
         );

@@ -12,6 +12,8 @@ use adjutant_actors::state::auth::{NewToken, Reach};
 use adjutant_actors::state::effect::Now;
 
 use crate::engine::{Caller, Engine};
+#[cfg(feature = "server")]
+use adjutant_actors::state::{EngineState, auth::Access};
 
 impl Engine {
     /// Verifies a token for a verb and spends one use: signature, expiry, role × verb, record.
@@ -125,6 +127,18 @@ impl Engine {
                 state.mint_worker_token(access, task, new, now)
             })
             .await?;
+        Ok(minted)
+    }
+
+    /// Mints one more worker token for the task's live attempt, to be handed over to somebody else
+    /// than the attempt's own worker. Trusted callers only.
+    #[cfg(feature = "server")]
+    pub(crate) async fn lend_worker_token(&self, task: &TaskId) -> Result<CapToken, EngineError> {
+        let (task, now, ttl) = (*task, self.now()?, self.cfg().worker_token_ttl);
+        let (minted, new) = self.mint_token(worker_name(task), Role::Worker, ttl, None, now)?;
+        let lend =
+            move |state: &mut EngineState| state.mint_worker_token(Access::Trusted, task, new, now);
+        self.system().transact("lend_worker_token", lend).await?;
         Ok(minted)
     }
 

@@ -96,6 +96,34 @@ impl Engine {
         self.inner.operators.get(id)
     }
 
+    /// Registers one object as all three faces under a name.
+    #[cfg(feature = "server")]
+    pub(crate) fn seat<F>(&self, name: &str, faces: &Arc<F>)
+    where
+        F: SeniorBridge + SpawnHook + Operator + 'static,
+    {
+        self.inner.bridges.insert(name.to_owned(), faces.clone());
+        self.inner.hooks.insert(name.to_owned(), faces.clone());
+        self.inner.operators.insert(name.to_owned(), faces.clone());
+    }
+
+    /// Forgets all three faces of a name.
+    #[cfg(feature = "server")]
+    pub(crate) fn unseat(&self, name: &str) {
+        self.inner.bridges.remove(name);
+        self.inner.hooks.remove(name);
+        self.inner.operators.remove(name);
+    }
+
+    /// Whether any face is registered under a name.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_seated(&self, name: &str) -> bool {
+        let inner = &self.inner;
+        inner.bridges.get(name).is_some()
+            || inner.hooks.get(name).is_some()
+            || inner.operators.get(name).is_some()
+    }
+
     /// The operator on whose behalf an attempt runs. A sub-task has its parent's.
     pub(crate) fn operator_info(&self, plan: &Plan) -> OperatorInfo {
         let Some((_, operator_id, faces)) = &plan.session else { return OperatorInfo::default() };

@@ -60,6 +60,14 @@ impl AdminToken {
         Ok(Self { hash: blake3::hash(token.as_bytes()) })
     }
 
+    /// A token that nobody holds, where the only caller needs none.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn of_nobody() -> Result<Self, Error> {
+        let mut hash = [0; RANDOM];
+        getrandom::fill(&mut hash).map_err(|error| Error::other(error.to_string()))?;
+        Ok(Self { hash: blake3::Hash::from_bytes(hash) })
+    }
+
     /// Whether a bearer is the admin's. Takes the same time for every wrong one of a length.
     pub(crate) fn is(&self, bearer: &str) -> bool {
         // Hashes compare in constant time.

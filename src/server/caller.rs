@@ -8,13 +8,14 @@ use adjutant_actors::model::role::{Role, Verb};
 use adjutant_actors::model::token::CapToken;
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HeaderMap};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::engine::Caller;
 use crate::server::browser;
+use crate::server::operators::offered;
 use crate::server::problem::Problem;
 use crate::server::{App, Shared};
 
@@ -25,16 +26,36 @@ impl FromRequestParts<Shared> for Bearer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
-        let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
-        let (Some(header), None) = (headers.next(), headers.next()) else {
-            return Err(Problem::unauthenticated("the request has no bearer, or several"));
-        };
-        let bearer = header.to_str().ok().and_then(|text| {
-            let (scheme, bearer) = text.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| bearer.trim().to_owned())
-        });
-        bearer.map(Self).ok_or_else(|| Problem::unauthenticated("the request has no bearer"))
+        bearer_of(&parts.headers).map(Self)
     }
+}
+
+/// The bearer in the header for it.
+fn bearer_of(headers: &HeaderMap) -> Result<String, Problem> {
+    let mut headers = headers.get_all(AUTHORIZATION).iter();
+    let (Some(header), None) = (headers.next(), headers.next()) else {
+        return Err(Problem::unauthenticated("the request has no bearer, or several"));
+    };
+    let bearer = header.to_str().ok().and_then(|text| {
+        let (scheme, bearer) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| bearer.trim().to_owned())
+    });
+    bearer.ok_or_else(|| Problem::unauthenticated("the request has no bearer"))
+}
+
+/// The bearer that a request shows, in whatever place; none where it shows several in one.
+pub(crate) fn shown(headers: &HeaderMap) -> Option<String> {
+    match offered(headers) {
+        Some(bearer) => Some(bearer.to_owned()),
+        None => bearer_of(headers).ok(),
+    }
+}
+
+/// Whether a bearer is seen to be good without a look-up: the admin's, or one with a signature of
+/// the engine's. Guesses at these cost nothing that could be used up.
+pub(crate) fn is_plain(app: &App, bearer: &str) -> bool {
+    app.admin.is(bearer)
+        || CapToken::decode(bearer).is_ok_and(|token| app.engine.signed(&token).is_ok())
 }
 
 /// The token of a request, decoded and not yet verified.

@@ -44,7 +44,7 @@ pub(crate) fn whole(mut response: Response) -> Response {
 
 /// A response that is whole whatever its status.
 #[derive(Clone)]
-struct Whole;
+pub(crate) struct Whole;
 
 /// Whether a response with the status of a refusal is to stay as it is.
 pub(crate) fn is_whole(response: &Response) -> bool {

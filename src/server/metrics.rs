@@ -59,6 +59,19 @@ fn counted(app: &App, now: &mut Registry) {
     ] {
         now.register(name, help, ConstCounter::new(value));
     }
+    let refused = [
+        ("connections_refused_total", "Connections that had no place.", app.places.refused()),
+        (
+            "throttled_requests_total",
+            "Requests refused after too many failed bearers.",
+            app.throttle.refused(),
+        ),
+    ];
+    for (name, help, value) in app.links.counters().into_iter().chain(refused) {
+        // The suffix and the stop are added when it is written.
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        now.register(name, help.trim_end_matches('.'), ConstCounter::new(value));
+    }
     let held = ConstCounter::new(counts.held.as_secs_f64());
     now.register("turn_hold_seconds", "Time that turns held the state", held);
     now.register_collector(Box::new(Commits(counts.commits)));
@@ -71,7 +84,14 @@ async fn standing(app: &App, now: &mut Registry) {
     let wide = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let streams = app.cfg.streams.saturating_sub(app.streams.available_permits());
     let supervision = app.engine.supervision().await;
+    let standings = app.links.standings();
+    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let mut gauges = vec![
+        ("operators_connected", "Operators with a socket", signed(standings.connected)),
+        ("operators_away", "Operators without a socket", signed(standings.away)),
+        ("operator_parked_frames", "Frames that wait for a socket", signed(standings.parked)),
+        ("operator_unanswered", "Requests that wait for a reply", signed(standings.unanswered)),
+        ("connections", "Connections that are open", wide(app.places.open())),
         ("queued_turns", "Turns that wait", wide(app.engine.queued_turns())),
         ("live_runs", "Runs that are carried on", wide(app.runs.count())),
         ("event_streams", "Event streams that are open", wide(streams)),
@@ -82,8 +102,7 @@ async fn standing(app: &App, now: &mut Registry) {
     };
     // An engine that has stopped has none of these to show.
     if let Ok((live, sessions)) = app.engine.with_state("metrics", look).await {
-        let live = i64::try_from(live).unwrap_or(i64::MAX);
-        gauges.push(("live_tasks", "Tasks that are not settled", live));
+        gauges.push(("live_tasks", "Tasks that are not settled", signed(live)));
         gauges.push(("sessions", "Sessions that are remembered", wide(sessions)));
     }
     for (name, help, value) in gauges {

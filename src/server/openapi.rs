@@ -185,6 +185,30 @@ shapes! {
         system: Option<String>,
         prompt: String,
     }
+    /// A login. Its bearer is shown here alone.
+    LoggedIn { sid: String, token: String, roles: Vec<String>, generation: u64 }
+    /// Who is logged in, and holds what.
+    OperatorList { operators: Vec<OperatorShown> }
+    /// A login and its link. The time is in Unix seconds.
+    OperatorShown {
+        sid: String,
+        roles: Vec<String>,
+        /// A later login has a higher one.
+        generation: u64,
+        since: Option<u64>,
+        connected: bool,
+        /// connected, away or torn_down.
+        link: String,
+        /// Why it was torn down: logged_out, lapsed, taken_over or stopped.
+        reason: Option<String>,
+        taken_over_by_generation: Option<u64>,
+        /// Frames that wait for a socket.
+        parked: Option<usize>,
+        /// Requests that wait for a reply.
+        unanswered: Option<usize>,
+        /// Frames that are not settled.
+        kept: Option<usize>,
+    }
     /// The supervision tree. Restarts are those within the period that ends now.
     SupervisionShown {
         /// Whether a root runs; it starts with the first call.

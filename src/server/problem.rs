@@ -20,6 +20,8 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     retryable: bool,
+    /// Seconds after which to try again, where that helps.
+    wait_secs: u64,
     fields: Map<String, Value>,
 }
 
@@ -28,12 +30,14 @@ impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let retryable =
             matches!(status.as_u16(), 408 | 429 | 503) || status == StatusCode::GATEWAY_TIMEOUT;
-        Self { status, code, detail: detail.into(), retryable, fields: Map::new() }
+        Self { status, code, detail: detail.into(), retryable, wait_secs: 1, fields: Map::new() }
     }
 
-    /// Adds a field of its own.
+    /// Adds a field of its own; null is none.
     pub(crate) fn with(mut self, name: &str, value: Value) -> Self {
-        self.fields.insert(name.to_owned(), value);
+        if !value.is_null() {
+            self.fields.insert(name.to_owned(), value);
+        }
         self
     }
 
@@ -77,13 +81,25 @@ impl Problem {
         Self::new(StatusCode::GONE, "attempt_ended", detail)
     }
 
+    /// What a caller is told whose bearers failed too often.
+    pub(crate) fn too_many_failures(wait: std::time::Duration) -> Self {
+        let detail = "too many bearers from this address were none";
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", detail);
+        Self { wait_secs: wait.as_secs() + 1, ..problem }
+    }
+
+    /// Whether it says that a bearer is none, or none any more.
+    pub(crate) fn is_failed_look_up(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED || self.code == "attempt_ended"
+    }
+
     /// The stable word for the reason.
     pub(crate) fn code(&self) -> &'static str {
         self.code
     }
 
-    /// The problem as a whole response.
-    pub(crate) fn respond(&self, request_id: &str) -> Response {
+    /// The document, without the request's id.
+    pub(crate) fn document(&self) -> Map<String, Value> {
         let mut body = self.fields.clone();
         body.insert("type".to_owned(), format!("urn:adjutant:problem:{}", self.code).into());
         body.insert("title".to_owned(), self.status.canonical_reason().into());
@@ -91,10 +107,16 @@ impl Problem {
         body.insert("detail".to_owned(), self.detail.clone().into());
         body.insert("code".to_owned(), self.code.into());
         body.insert("retryable".to_owned(), self.retryable.into());
-        body.insert("request_id".to_owned(), request_id.into());
         if let Some(hint) = hint(self.code) {
             body.insert("hint".to_owned(), hint.into());
         }
+        body
+    }
+
+    /// The problem as a whole response.
+    pub(crate) fn respond(&self, request_id: &str) -> Response {
+        let mut body = self.document();
+        body.insert("request_id".to_owned(), request_id.into());
         let mut response = (self.status, Value::Object(body).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);
@@ -102,7 +124,7 @@ impl Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.retryable {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(RETRY_AFTER, self.wait_secs.into());
         }
         response
     }
@@ -123,7 +145,7 @@ impl From<EngineError> for Problem {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // Another process may take a stopped engine's place behind this address.
         let retryable = error.is_retryable() || matches!(error, EngineError::Stopped(_));
-        Self { status, code, detail: error.to_string(), retryable, fields: fields(&error) }
+        Self { fields: fields(&error), retryable, ..Self::new(status, code, error.to_string()) }
     }
 }
 
@@ -223,6 +245,9 @@ fn hint(code: &str) -> Option<&'static str> {
             "name the host with --host, or use the address that the server listens on"
         }
         "origin_refused" => "name the page's origin with --origin",
+        "too_many_failures" => "stop trying bearers; a good one passes after the wait",
+        "roles_held" => "log in with `take_over: true` to end the holder's login",
+        "operator_gone" => "log in anew: POST /v1/operators",
         "key_conflict" => "use another Idempotency-Key, or repeat the first request exactly",
         "table_full" | "task_limit_exceeded" => "try again once tasks are settled",
         "program_not_allowed" => "name the program in the setting `programs` (--program)",

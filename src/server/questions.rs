@@ -14,7 +14,7 @@ use crate::server::problem::Problem;
 use crate::server::{Shared, parse};
 
 /// Questions in one list, at most.
-const LIST_MAX: usize = 1000;
+pub(crate) const LIST_MAX: usize = 1000;
 
 /// Lists the open questions, oldest first.
 #[utoipa::path(get, path = "/v1/questions", tag = "questions",

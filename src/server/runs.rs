@@ -34,6 +34,8 @@ mod view;
 mod wish;
 
 pub(crate) use list::RunFilter;
+#[cfg(feature = "mcp")]
+pub(crate) use list::standings;
 pub(crate) use view::{RunView, Standing};
 pub(crate) use wish::{NewRun, OperatorWish, Source};
 

@@ -35,6 +35,9 @@ impl FromRequestParts<Shared> for Worker {
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
         if parse_handle(&bearer).is_ok() {
+            if let Some((task, attempt)) = app.links.leases.find(&bearer) {
+                return Ok(Self::Handle(task, attempt));
+            }
             let found = app.engine.resolve_handle(&bearer).await;
             return found.map(|(task, attempt)| Self::Handle(task, attempt)).map_err(ended);
         }

@@ -133,7 +133,7 @@ mod engine;
 
 /// Every setting, in the order in which they are shown.
 pub(crate) const KEYS: &[&[Key]] =
-    &[SERVER, PROGRAMS, STORE, engine::LIMITS, engine::RETENTION, LOG];
+    &[SERVER, LINK, DATA, PROGRAMS, STORE, engine::LIMITS, engine::RETENTION, LOG];
 
 const SERVER: &[Key] = &[
     key!(
@@ -169,12 +169,59 @@ const SERVER: &[Key] = &[
         server.heartbeat
     ),
     number!("server.streams", "Event streams at a time, at most.", server.streams),
+    number!(
+        "server.connections",
+        "Connections at a time, as far as the limit of descriptors allows.",
+        server.connections
+    ),
+    secs!(
+        "server.header_secs",
+        "Longest that a connection may take to say the head of a request.",
+        server.header_time
+    ),
+    number!(
+        "server.failures",
+        "Bearers in a row that may be none, for one caller.",
+        server.failures
+    ),
+    secs!(
+        "server.failure_heals_secs",
+        "Time in which one of these is forgiven.",
+        server.failure_heals
+    ),
     secs!(
         "server.linger_secs",
         "How long it shows at least that it is unready after TERM.",
         linger
     ),
     secs!("server.grace_secs", "Longest that attempts get to end after TERM.", grace),
+];
+
+const LINK: &[Key] = &[
+    secs!("link.ping_secs", "How often a connected operator is pinged.", server.links.ping),
+    number!(
+        "link.missed_pings",
+        "Pings without a sign of life after which a socket is given up.",
+        server.links.missed_pings
+    ),
+    secs!(
+        "link.away_secs",
+        "Longest time without a socket after which a link is torn down.",
+        server.links.away
+    ),
+    number!("link.kept_frames", "Frames that one link keeps.", server.links.kept_frames),
+    number!("link.kept_bytes", "Bytes of these.", server.links.kept_bytes),
+    number!("link.frame_bytes", "Longest frame, either way.", server.links.frame_bytes),
+    number!("link.logins", "Operators that are logged in at a time.", server.links.logins),
+];
+
+const DATA: &[Key] = &[
+    number!("data.body_bytes", "Bytes of one body of the data plane.", server.data.body_bytes),
+    number!("data.bytes", "Bytes of all of these.", server.data.bytes),
+    number!("data.records", "How many there may be.", server.data.records),
+    secs!("data.age_secs", "Longest that one is kept which nothing needs.", server.data.age),
+    number!("data.transfers", "Bodies that are streamed at a time.", server.data.transfers),
+    secs!("data.transfer_secs", "Longest that one transfer may take.", server.data.time),
 ];
 
 const PROGRAMS: &[Key] = &[list!(

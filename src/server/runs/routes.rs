@@ -175,7 +175,7 @@ pub(crate) async fn list(
         after: wanted.after.as_deref().map(cursor).transpose()?,
     };
     let (runs, next) = app.runs.list(filter).await?;
-    let next = next.map(|(at, id)| format!("{at:x}.{id}"));
+    let next = next.map(page_mark);
     Ok(Json(json!({ "runs": runs, "next": next })))
 }
 
@@ -187,7 +187,13 @@ struct RunList {
     next: Option<String>,
 }
 
-fn cursor(text: &str) -> Result<(u64, RunId), Problem> {
+/// What a page gives as `next`.
+pub(crate) fn page_mark((at, id): (u64, RunId)) -> String {
+    format!("{at:x}.{id}")
+}
+
+/// Reads what a page gave as `next`.
+pub(crate) fn cursor(text: &str) -> Result<(u64, RunId), Problem> {
     let read = || {
         let (at, id) = text.split_once('.')?;
         Some((u64::from_str_radix(at, 16).ok()?, id.parse().ok()?))
