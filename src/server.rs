@@ -322,7 +322,7 @@ fn router(app: Shared) -> Router {
     let quick = Router::from(quick()).merge(page::routes());
     let held = Router::from(held());
     #[cfg(feature = "mcp")]
-    let held = held.route("/mcp", mcp::route(&app));
+    let held = held.merge(mcp::routes(&app));
     let own = RequestBodyLimitLayer::new(app.cfg.body_bytes);
     // The data plane counts the bytes of its bodies itself, as they come.
     let data = Router::from(streamed());

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjutant_actors::model::role::Verb;
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -30,6 +31,7 @@ use crate::server::problem::Problem;
 use tool::{Call, Entry};
 
 mod blueprints;
+mod follow;
 mod look;
 mod operators;
 mod output;
@@ -168,7 +170,11 @@ fn opens_session(headers: &HeaderMap) -> bool {
 
 /// The route `/mcp`. It stands behind the server's own checks of Host and Origin; each of its
 /// requests needs the admin's bearer or a session's token.
-pub(crate) fn route(app: &Shared) -> MethodRouter<Shared> {
+pub(crate) fn routes(app: &Shared) -> Router<Shared> {
+    Router::new().route("/mcp", route(app))
+}
+
+fn route(app: &Shared) -> MethodRouter<Shared> {
     let mut config = StreamableHttpServerConfig::default()
         .disable_allowed_hosts()
         .with_max_request_body_bytes(app.cfg.body_bytes)

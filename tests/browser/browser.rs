@@ -80,7 +80,7 @@ impl Browser {
             "--disable-component-update".to_owned(),
             "--disable-sync".to_owned(),
             "--hide-scrollbars".to_owned(),
-            "--window-size=1280,860".to_owned(),
+            "--window-size=1280,943".to_owned(),
             format!("--user-data-dir={}", profile.path().display()),
             // A name of somebody else that was made to point here.
             "--host-resolver-rules=MAP evil.example 127.0.0.1".to_owned(),

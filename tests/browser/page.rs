@@ -84,10 +84,10 @@ async fn a_blocked_task_shows_its_error_and_is_tried_again() {
     let browser = Browser::new().await;
     browser.enter(&served).await;
     let line = "echo the disk is full >&2; exit 3";
-    let run = served.run(&shell("broken", "failing", line), json!({ "x": 1 })).await;
+    let run = served.run_kept(&shell("broken", "failing", line), json!({ "x": 1 })).await;
     assert_eq!(served.ended(&run).await["status"], "blocked");
     browser.open("failing").await;
-    browser.see("#detail section.error", "3").await;
+    browser.see("#detail section.error", "the disk is full").await;
     browser.see("#detail .actions", "Retry").await;
     browser.click("#detail .actions button").await;
     browser.click("#confirm-yes").await;

@@ -69,6 +69,15 @@ impl Served {
         self.post("/v1/runs", &body).await["run_id"].as_str().unwrap().to_owned()
     }
 
+    /// Keeps a blueprint, so that its tasks can be tried again after their run, and runs it.
+    pub(crate) async fn run_kept(&self, blueprint: &Value, input: Value) -> String {
+        let id = blueprint["id"].as_str().unwrap();
+        let keep = self.client.put(self.url(&format!("/v1/blueprints/{id}"))).json(blueprint);
+        let kept = keep.bearer_auth(&self.admin).timeout(LONG).send().await.unwrap();
+        assert!(kept.status().is_success(), "{}", kept.status());
+        self.run(&json!({ "id": id, "version": "latest" }), input).await
+    }
+
     /// The run once it has ended.
     pub(crate) async fn ended(&self, run: &str) -> Value {
         self.get(&format!("/v1/runs/{run}?hold=25")).await

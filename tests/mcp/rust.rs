@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use adjutant::server::ServerCfg;
+use adjutant::server::{LinkCfg, ServerCfg};
 use parking_lot::Mutex;
 use rmcp::handler::client::ClientHandler;
 use rmcp::model::{
@@ -138,6 +138,54 @@ async fn a_long_wait_tells_of_progress_and_says_that_it_goes_on() {
     let still = call(&session, "run_status", which).await.unwrap();
     assert_eq!((&still["still_running"], &still["run_id"]), (&json!(true), &run["run_id"]));
     assert!(client.progress.load(Ordering::Relaxed) >= before + 3, "nothing was heard meanwhile");
+}
+
+#[tokio::test]
+async fn an_operator_shows_the_token_of_its_login_unless_it_is_the_admin() {
+    let desk = Desk::new().await;
+    let operator = desk.session("operator").await;
+    let session = over_http(&desk, Client::default(), &operator).await;
+    let login = call(&session, "operator_join", json!({ "roles": ["desk"] })).await.unwrap();
+    let mut wait = json!({ "sid": login["sid"], "timeout_ms": 50 });
+    for token in [Value::Null, json!("opr-0"), json!(operator)] {
+        wait["token"] = token;
+        let refused = call(&session, "operator_wait", wait.clone()).await.unwrap_err();
+        assert_eq!(refused["code"], "not_the_holder");
+    }
+    wait["token"] = login["token"].clone();
+    assert_eq!(call(&session, "operator_wait", wait.clone()).await.unwrap()["status"], "waiting");
+    let admin = over_http(&desk, Client::default(), &desk.admin).await;
+    wait["token"] = Value::Null;
+    assert_eq!(call(&admin, "operator_wait", wait.clone()).await.unwrap()["status"], "waiting");
+    wait["sid"] = json!("op-nobody");
+    let refused = call(&admin, "operator_wait", wait).await.unwrap_err();
+    assert_eq!(refused["code"], "operator_not_found");
+}
+
+#[tokio::test]
+async fn an_operator_that_calls_is_not_away_and_one_that_stopped_is_torn_down() {
+    let links = LinkCfg { away: Duration::from_millis(400), ..LinkCfg::default() };
+    let desk = Desk::with(calm(), ServerCfg { links, ..ServerCfg::default() }).await;
+    let admin = over_http(&desk, Client::default(), &desk.admin).await;
+    let login = call(&admin, "operator_join", json!({})).await.unwrap();
+    // Longer than it may be away.
+    let wait = json!({ "sid": login["sid"], "timeout_ms": 900 });
+    assert_eq!(call(&admin, "operator_wait", wait.clone()).await.unwrap()["status"], "waiting");
+    let quick = json!({ "sid": login["sid"], "timeout_ms": 1 });
+    assert_eq!(call(&admin, "operator_wait", quick).await.unwrap()["status"], "waiting");
+    let path = format!("/v1/operators/{}", login["sid"].as_str().unwrap());
+    let begun = tokio::time::Instant::now();
+    loop {
+        let shown: Value = desk.get(&path, &desk.admin).await.json().await.unwrap();
+        if shown["link"] == "torn_down" {
+            assert_eq!(shown["reason"], "lapsed");
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "it is still there: {shown}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = call(&admin, "operator_wait", wait).await.unwrap_err();
+    assert_eq!(refused["code"], "operator_gone");
 }
 
 #[tokio::test]

@@ -185,6 +185,14 @@ function retry(task) {
     act: async () => { await api.retry(task.id); tell("Another attempt was asked for."); touch(); } });
 }
 
+/** A value whose fields are all plain, such as what a child process left, as lines of text. */
+function plainly(value) {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
+  const fields = Object.entries(value).filter(([, field]) => field !== "" && field !== null);
+  if (fields.some(([, field]) => typeof field === "object")) return value;
+  return fields.map(([name, field]) => (String(field).includes("\n") ? `${name}:\n${field}` : `${name}: ${field}`)).join("\n");
+}
+
 async function readTask(view) {
   try {
     const state = await api.task(view.id);
@@ -195,7 +203,7 @@ async function readTask(view) {
       const other = ended === "error" ? "result" : "error";
       renew(other, "", () => []);
       renew(ended, text(state.last_result), () => ended === "error"
-        ? [h("section", { class: "error", role: "alert" }, h("h3", { text: "Error" }), body(state.last_result))]
+        ? [h("section", { class: "error", role: "alert" }, h("h3", { text: "Error" }), body(plainly(state.last_result)))]
         : [fold("Result", true, body(state.last_result))]);
     } else {
       renew("error", "", () => []);

@@ -138,7 +138,7 @@ export const readQuestions = debounced(60, async () => {
   for (const one of open) questions.set(one.key, { ...one, asked: ms(one.asked_at) });
 });
 const readSessions = debounced(200, async () => {
-  state.sessions = (await api.get("/v1/sessions")).sessions;
+  state.sessions = (await api.list("/v1/sessions", "sessions")).items;
 });
 
 /** What is polled, since no event tells of it. A route that is not there is asked once. */
@@ -200,6 +200,7 @@ export async function readAll(reset = false) {
     state.olderRuns ??= got.next;
     state.problem = null;
     state.ready = true;
+    sample();
   } catch (problem) {
     failed(problem);
     if (problem.status !== 401) setTimeout(() => readAll(reset), 2000);

@@ -56,14 +56,23 @@ function trace({ value, lines }, of) {
 const dot = (good, label) => h("span", { class: `dot ${good ? "good" : "bad"}`, role: "img", "aria-label": label });
 const none = (text) => [h("p", { class: "none", text })];
 
+/** Sessions that are not attached and are shown, at most. */
+const GONE = 6;
+
 function sessions() {
-  const list = [...state.sessions].sort((one, two) => Number(linked(two)) - Number(linked(one)) || (ms(two.last_seen) ?? 0) - (ms(one.last_seen) ?? 0));
-  say(at("sessions-count"), list.length ? String(list.length) : "");
-  renew(at("sessions"), JSON.stringify(list) + Math.floor(now() / 5000), () => list.length === 0 ? none("No session is attached.") : list.slice(0, 50).map((one) => h("div", { class: "line" },
-    dot(linked(one), linked(one) ? "attached" : "not attached"),
-    h("span", { class: "name", text: one.agent_id ?? one.operator_id ?? one.session_id }),
-    h("span", { class: "dim", text: one.role }),
-    h("span", { class: "dim num", text: `${shortAge(ms(one.last_seen))} ago` }))));
+  const order = (one, two) => Number(linked(two)) - Number(linked(one)) || ms(two.last_seen) - ms(one.last_seen) || (one.session_id < two.session_id ? -1 : 1);
+  const list = [...state.sessions].sort(order);
+  const attached = list.filter(linked).length;
+  const lines = list.slice(0, Math.min(attached, 50) + GONE);
+  say(at("sessions-count"), attached ? String(attached) : "");
+  renew(at("sessions"), JSON.stringify(lines) + Math.floor(now() / 5000), () => list.length === 0 ? none("No session is attached.") : [
+    ...lines.map((one) => h("div", { class: "line" },
+      dot(linked(one), linked(one) ? "attached" : "not attached"),
+      h("span", { class: "name", text: one.agent_id ?? one.operator_id ?? one.session_id }),
+      h("span", { class: "dim", text: one.role }),
+      h("span", { class: "dim num", text: `${shortAge(ms(one.last_seen))} ago` }))),
+    list.length > lines.length ? h("p", { class: "none", text: `and ${list.length - lines.length} more` }) : "",
+  ]);
 }
 
 const linked = (session) => session.attached ?? !["detached", "lapsed", "down"].includes(session.link);
