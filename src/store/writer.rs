@@ -27,11 +27,6 @@ const QUIET: Duration = Duration::from_millis(20);
 
 pub(super) type Reply<T> = Sender<Result<T, JournalError>>;
 
-/// Work on the writer's connection, or the reason why there is none.
-#[cfg(feature = "server")]
-pub(super) type Work =
-    Box<dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send>;
-
 /// What the writer is told.
 pub(super) enum Command {
     Append(Box<Batch>, Done),
@@ -40,7 +35,7 @@ pub(super) enum Command {
     Flush(Reply<()>),
     /// Work of another part of the store on its connection. It tells its own caller.
     #[cfg(feature = "server")]
-    Work(Work),
+    Work(crate::store::shelf::Work),
     Close(Reply<()>),
 }
 
