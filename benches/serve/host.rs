@@ -24,7 +24,7 @@ use crate::harness::runtime;
 const VARIABLE: &str = "ADJUTANT_BENCH_SERVE_HOST";
 /// Dispatches a second in a full run; each is four events, and each event a frame to each stream.
 const RATE: &str = "ADJUTANT_BENCH_SERVE_RATE";
-const RATE_DEFAULT: u64 = 8;
+const RATE_DEFAULT: u32 = 8;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The role of an operator.

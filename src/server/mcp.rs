@@ -31,6 +31,7 @@ use crate::server::problem::Problem;
 use tool::{Call, Entry};
 
 mod blueprints;
+mod follow;
 mod look;
 mod operators;
 mod output;

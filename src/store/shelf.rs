@@ -17,7 +17,7 @@ const DATA: &str = "data";
 
 /// Work on the writer's connection, or the reason why there is none.
 pub(super) type Work =
-    dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send;
+    Box<dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send>;
 
 impl SqliteStore {
     /// Changes the shelf in a transaction.
