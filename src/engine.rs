@@ -15,7 +15,7 @@ use adjutant_actors::model::token::{CapToken, Signed, TokenSigner};
 use adjutant_actors::state::EngineState;
 use adjutant_actors::state::auth::Access;
 use adjutant_actors::state::effect::Now;
-use adjutant_actors::system::{ActorSystem, Counts, Recovery, ShutdownReport};
+use adjutant_actors::system::{ActorSystem, Counts, Recovery, ShutdownReport, Supervision};
 use ractor::ActorCell;
 
 use crate::middleware::LayerRegistry;
@@ -203,6 +203,11 @@ impl Engine {
     #[must_use]
     pub fn queued_turns(&self) -> usize {
         self.system.queued_turns()
+    }
+
+    /// The supervision tree as it stands. Trusted callers only.
+    pub async fn supervision(&self) -> Supervision {
+        self.system.supervision().await
     }
 
     /// The root of the engine's actors, while they run; for a host's own supervision.

@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
+use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::blueprint::Functions;
 use crate::engine::Engine;
 use browser::Browsers;
 use data::Data;
@@ -45,8 +45,10 @@ mod admin;
 mod blueprints;
 mod browser;
 mod caller;
+mod cfg;
 mod data;
 mod dispatch;
+mod doctor;
 mod events;
 mod guard;
 mod health;
@@ -57,6 +59,7 @@ mod listen;
 mod lists;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod metrics;
 mod openapi;
 mod operators;
 mod page;
@@ -66,12 +69,16 @@ mod questions;
 mod runs;
 mod sessions;
 pub(crate) mod shelf;
+mod supervision;
 mod tally;
 mod tasks;
 mod throttle;
+mod trace;
 mod worker;
 
 pub use admin::AdminToken;
+pub use cfg::{About, ServerCfg};
+pub use doctor::{Finding, Level, RecentErrors, look_at_folder, look_at_process};
 pub use link::LinkCfg;
 pub use listen::raise_descriptor_limit;
 #[cfg(feature = "mcp")]
@@ -83,80 +90,6 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// The header with a request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What may be said of a server. Use the struct update syntax.
-#[derive(Clone)]
-pub struct ServerCfg {
-    /// Names, without a port, under which the server may be asked for, beside those of loopback.
-    pub hosts: Vec<String>,
-    /// Origins of pages, such as `https://desk.example`, that may ask, beside the server's own.
-    pub origins: Vec<String>,
-    /// Longest body of a request.
-    pub body_bytes: usize,
-    /// Longest that a request may take; a long poll and an event stream apart.
-    pub request_time: Duration,
-    /// How often an event stream without events shows that it is there.
-    pub heartbeat: Duration,
-    /// Event streams at a time, at most.
-    pub streams: usize,
-    /// Connections at a time, at most, as far as the limit of descriptors allows.
-    pub connections: usize,
-    /// Longest that a connection may take to say the head of its next request.
-    pub header_time: Duration,
-    /// Bearers in a row that may turn out to be none, for one caller; all callers together have
-    /// ten times as many.
-    pub failures: u32,
-    /// Time in which one of these failures is forgiven.
-    pub failure_heals: Duration,
-    /// The links of operators.
-    pub links: LinkCfg,
-    /// Programs that the agents of a blueprint may run that comes over HTTP, as it names them: a
-    /// bare name or an absolute path. `sh` allows shell lines. Who may start runs may give these
-    /// programs any arguments.
-    pub programs: Vec<String>,
-    /// Functions that the agents of such a blueprint may be.
-    pub functions: Functions,
-    /// Runs that are carried on at a time, at most.
-    pub runs: usize,
-    /// Bounds of the data plane.
-    pub data: DataCfg,
-    /// Where the server keeps what is not the engine's; otherwise in memory.
-    pub shelf: Arc<dyn Shelf>,
-}
-
-impl std::fmt::Debug for ServerCfg {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCfg")
-            .field("hosts", &self.hosts)
-            .field("origins", &self.origins)
-            .field("programs", &self.programs)
-            .field("runs", &self.runs)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Default for ServerCfg {
-    fn default() -> Self {
-        Self {
-            hosts: Vec::new(),
-            origins: Vec::new(),
-            body_bytes: 16 << 20,
-            request_time: Duration::from_secs(30),
-            heartbeat: Duration::from_secs(15),
-            streams: 4096,
-            connections: 8192,
-            header_time: Duration::from_secs(30),
-            failures: 64,
-            failure_heals: Duration::from_secs(1),
-            links: LinkCfg::default(),
-            programs: Vec::new(),
-            functions: Functions::new(),
-            runs: 256,
-            data: DataCfg::default(),
-            shelf: Arc::new(MemoryShelf::default()),
-        }
-    }
-}
 
 /// What all routes share.
 struct App {
@@ -341,7 +274,9 @@ fn quick() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
-        .routes(routes!(health::metrics))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(supervision::read))
+        .routes(routes!(doctor::read))
         .routes(routes!(openapi::document))
         .routes(routes!(browser::link))
         .routes(routes!(sessions::attach, lists::sessions))
@@ -406,10 +341,13 @@ fn router(app: Shared) -> Router {
 /// refused into a problem document.
 async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let id = format!("req-{:032x}", app.engine.mint().bits128());
+    let span = trace::request(&request, &id);
+    let asked = tokio::time::Instant::now();
     let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => throttle::pass(&app, request, next).await,
+        Ok(()) => throttle::pass(&app, request, next).instrument(span.clone()).await,
         Err(problem) => problem.into_response(),
     };
+    trace::answered(&span, &response, asked.elapsed());
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.respond(&id);
     } else if response.status().as_u16() >= 400 && !health::is_whole(&response) {

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument;
 
 use crate::desk::{Rest, Resting};
 use crate::launch::{Launch, WorkerError, panic_text};
@@ -142,7 +143,12 @@ impl Run {
             seat: self.seat.clone(),
             rest,
         };
-        self.work = Some(tokio::spawn(work.run(launch)));
+        let span = launch.span();
+        self.work = Some(if span.is_disabled() {
+            tokio::spawn(work.run(launch))
+        } else {
+            tokio::spawn(work.run(launch).instrument(span))
+        });
         self.run_clock(myself);
     }
 
@@ -283,6 +289,7 @@ impl Work {
     /// Runs the worker to its end, and asks the state to decide the attempt by it.
     async fn run(self, launch: Arc<dyn Launch>) {
         let end = self.end(launch).await;
+        tracing::Span::current().record("end", end.word());
         let Self { core, task, attempt, seat, rest } = self;
         core.finish_attempt(task, attempt, end, move |verdict, out| {
             let answer = verdict.is_some().then(|| seat.take_verdict()).flatten();

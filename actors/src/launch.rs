@@ -50,6 +50,11 @@ pub trait Launch: Send + Sync + 'static {
     /// Why no worker could be started, for the attempt's verdict.
     async fn launch(&self) -> Result<Box<dyn Worker>, String>;
 
+    /// The span of the attempt, which its worker runs in. It ends when this is dropped.
+    fn span(&self) -> tracing::Span {
+        tracing::Span::none()
+    }
+
     /// How often it may be called again after a panic.
     fn restarts(&self) -> u32 {
         0

@@ -139,6 +139,8 @@ pub enum RootMsg {
         /// Where its actor is told.
         reply: oneshot::Sender<Result<Arc<crate::root::SpawnerSeat>, EngineError>>,
     },
+    /// Tell of the spawners' actors.
+    Inspect(oneshot::Sender<Vec<crate::system::SpawnerView>>),
     /// Forget what is due.
     Sweep,
 }

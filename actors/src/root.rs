@@ -17,12 +17,14 @@ use crate::errors::EngineError;
 use crate::messages::{Intensity, RootMsg, SpawnerMsg, StateMsg};
 use crate::spawner_actor::{self, Spawner};
 use crate::state_actor::{self, StateActor};
-use crate::system::{Core, TreeGuard};
+use crate::system::{Core, SpawnerView, TreeGuard};
 
 /// Records that one sweeping turn looks at, at most.
 const SWEEP_BUDGET: usize = 256;
 /// Starts of one spawner's actor within [`RESTART_PERIOD`] before it is left dead.
 const SPAWNER_STARTS_MAX: usize = 5;
+/// Spawners that were left dead, remembered at most.
+const GIVEN_UP_MAX: usize = 64;
 const RESTART_PERIOD: Duration = Duration::from_secs(10);
 
 pub(crate) struct Root;
@@ -37,6 +39,8 @@ pub(crate) struct Tree {
     guard: Arc<TreeGuard>,
     state_actor: ActorRef<StateMsg>,
     spawners: HashMap<ActorId, Supervised>,
+    /// Names of spawners that were left dead, the newest last.
+    given_up: VecDeque<String>,
 }
 
 struct Supervised {
@@ -88,7 +92,7 @@ impl Actor for Root {
         let state_actor = start_state_actor(&core, &guard, &myself).await?;
         let sweep = core.cfg.retention.sweep_interval;
         myself.send_interval(sweep.max(Duration::from_millis(10)), || RootMsg::Sweep);
-        Ok(Tree { core, guard, state_actor, spawners: HashMap::new() })
+        Ok(Tree { core, guard, state_actor, spawners: HashMap::new(), given_up: VecDeque::new() })
     }
 
     async fn handle(
@@ -101,6 +105,7 @@ impl Actor for Root {
             RootMsg::Supervise { name, factory, intensity, reply } => {
                 tree.supervise(name, factory, intensity, reply, &myself).await;
             }
+            RootMsg::Inspect(reply) => drop(reply.send(tree.inspect())),
             RootMsg::Sweep => tree.sweep(&myself),
         }
         Ok(())
@@ -123,7 +128,7 @@ impl Actor for Root {
         let id = who.get_id();
         if id == tree.state_actor.get_id() {
             tracing::error!("the state actor ended and is restarted on the same state");
-            tree.core.count_restart();
+            tree.core.count_state_restart();
             tree.state_actor = start_state_actor(&tree.core, &tree.guard, &myself).await?;
         } else if let Some(dead) = tree.spawners.remove(&id) {
             tree.restart_spawner(dead, &myself).await;
@@ -170,6 +175,10 @@ impl Tree {
         }
         if supervised.starts.len() > SPAWNER_STARTS_MAX {
             tracing::error!(name = supervised.args.name, "a spawner's actor died too often");
+            if self.given_up.len() >= GIVEN_UP_MAX {
+                self.given_up.pop_front();
+            }
+            self.given_up.push_back(supervised.args.name);
             return;
         }
         let args = supervised.args.clone();
@@ -181,6 +190,27 @@ impl Tree {
             }
             Err(error) => tracing::error!(%error, "a spawner's actor could not be started"),
         }
+    }
+
+    /// What stands of the spawners, by name.
+    fn inspect(&self) -> Vec<SpawnerView> {
+        let now = Instant::now();
+        let view = |name: &str, alive, restarts| SpawnerView {
+            name: name.to_owned(),
+            alive,
+            restarts,
+            limit: SPAWNER_STARTS_MAX - 1,
+            within: RESTART_PERIOD,
+        };
+        let recent = |at: &&Instant| now.duration_since(**at) <= RESTART_PERIOD;
+        let live = self.spawners.values().map(|spawner| {
+            let starts = spawner.starts.iter().filter(recent).count();
+            view(&spawner.args.name, true, starts.saturating_sub(1))
+        });
+        let dead = self.given_up.iter().map(|name| view(name, false, SPAWNER_STARTS_MAX));
+        let mut all: Vec<_> = live.chain(dead).collect();
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     fn sweep(&self, myself: &ActorRef<RootMsg>) {

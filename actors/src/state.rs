@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::config::{EngineCfg, Limits, Retention};
 use crate::model::event::{Event, EventRecord};
 use crate::model::ids::{ResumeKey, RunId, SessionId, StepKey, TaskId};
+use crate::model::task::TaskStatus;
 use crate::model::token::{HandleKey, TokenFingerprint};
 use crate::state::attempts::AttemptRecord;
 use crate::state::auth::CapTokenRecord;
@@ -279,6 +280,13 @@ impl EngineState {
     #[must_use]
     pub fn live_tasks(&self) -> u64 {
         self.counters.live_tasks
+    }
+
+    /// The tasks that are not settled, in no order. Looks at every task.
+    #[must_use]
+    pub fn unsettled_tasks(&self) -> Vec<(TaskId, TaskStatus)> {
+        let all = self.tasks.iter().map(|(id, record)| (*id, record.status));
+        all.filter(|(_, status)| !status.is_settled()).collect()
     }
 
     /// How many tasks are remembered, settled ones included.

@@ -163,7 +163,7 @@ impl Incarnation {
                 break;
             }
         }
-        self.core.count_turns(turns as u64);
+        self.core.count_turns(turns as u64, before.saturating_duration_since(start));
     }
 
     /// Sends what was safe before, then what the present batch sends, if that is safe as it is.
@@ -193,7 +193,11 @@ impl Incarnation {
         growth: Option<&mut Growth>,
         turn: Arc<dyn Turn>,
     ) {
-        match turn.run(state) {
+        // Costs a comparison unless somebody asks for it.
+        let span = tracing::trace_span!(target: "adjutant::turn", "turn", op = turn.op());
+        let ran =
+            if span.is_disabled() { turn.run(state) } else { span.in_scope(|| turn.run(state)) };
+        match ran {
             Ran::Keep { follows } => {
                 if let Some(growth) = growth {
                     growth.note(state);

@@ -35,13 +35,15 @@ mod counts;
 mod durable;
 mod history;
 mod shutdown;
+mod supervision;
 mod tree;
 mod watch;
 
-pub use counts::Counts;
+pub use counts::{Counts, TIME_BOUNDS, Times};
 pub use durable::{Opening, Recovery};
 pub use history::Past;
 pub use shutdown::ShutdownReport;
+pub use supervision::{SpawnerView, Supervision};
 pub(crate) use tree::TreeGuard;
 pub use watch::PollStart;
 

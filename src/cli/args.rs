@@ -1,10 +1,14 @@
 //! The arguments, and the help that teaches by example.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+
+use crate::cli::log::Format;
+pub(crate) use remote::{AnswerArgs, CancelArgs, DoctorArgs, EventsArgs, RemoteArgs, TopArgs};
+
+mod remote;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +26,7 @@ Examples:
     adjutant run my.json --json | jq -c 'select(.event.kind == \"task_blocked\")'
 
 Exit codes: 0 passed, 1 failed, 2 bad arguments or blueprint, 4 left open for `adjutant resume`, 5 blocked,
-6 out of time, 130 interrupted.";
+6 out of time, 7 no server answers, 130 interrupted; 3 and 4 say that what was named is not there or stands against it.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -50,6 +54,8 @@ Examples:
   adjutant serve --store state
   curl -H \"Authorization: Bearer $(cat state/admin-token)\" http://127.0.0.1:7777/metrics
 
+Settings: `adjutant config show`.
+
 Prints its address on stdout once it answers. The admin's token is in a file that only its owner may read;
 POST /v1/sessions with it gives tokens to everybody else. There is no TLS: for other machines, put a proxy in
 front and name the host with --host.
@@ -71,6 +77,19 @@ is stopped, and runs that are kept stay open for `adjutant resume`. A server has
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// What is logged, on stderr.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LogArgs {
+    /// The form of the log: text or json.
+    #[arg(long, global = true, value_name = "FORMAT", help_heading = "Log")]
+    pub(crate) log: Option<Format>,
+    /// error, warn, info, debug, trace, or a filter as in RUST_LOG.
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log")]
+    pub(crate) log_level: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +109,23 @@ pub(crate) enum Command {
     Fsck(LookArgs),
     /// Serve the engine over HTTP.
     Serve(ServeArgs),
+    /// Show the settings of the server and where each came from.
+    Config(ConfigArgs),
+    /// Look for what is wrong with the settings, the stores and the running server.
+    Doctor(DoctorArgs),
+    /// Print the events of a running server.
+    Events(EventsArgs),
+    /// Print a link to the live page of a running server. It works once and within ten minutes, for
+    /// whoever opens it, with the admin's rights.
+    Link(RemoteArgs),
+    /// List the open questions of a running server.
+    Questions(RemoteArgs),
+    /// Answer a question of a running server.
+    Answer(AnswerArgs),
+    /// Cancel a task or a run of a running server.
+    Cancel(CancelArgs),
+    /// Watch a running server.
+    Top(TopArgs),
     /// Serve one client of the Model Context Protocol over standard input and output.
     Mcp(McpArgs),
     /// Check a blueprint and name all of its mistakes at once.
@@ -120,7 +156,7 @@ pub(crate) struct RunArgs {
 }
 
 /// Where runs are kept.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StoreArg {
     /// The folder of the store; `none` keeps nothing. Otherwise the user's own place.
     #[arg(long, value_name = "DIR", env = "ADJUTANT_STORE")]
@@ -201,14 +237,15 @@ pub(crate) struct ExportArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub(crate) struct ServeArgs {
-    /// Where to listen; port 0 takes a free one.
-    #[arg(long, value_name = "IP:PORT", env = "ADJUTANT_LISTEN", default_value = "127.0.0.1:7777")]
-    pub(crate) listen: SocketAddr,
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
+    /// Where to listen; port 0 takes a free one. Otherwise 127.0.0.1:7777.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<String>,
+    /// The folder of the store; `none` keeps nothing. Otherwise the user's own place.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<String>,
     /// The file of the admin's token, made where there is none; otherwise `admin-token` in the store.
-    #[arg(long, value_name = "FILE", env = "ADJUTANT_ADMIN_TOKEN_FILE")]
-    pub(crate) admin_token_file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: Option<String>,
     /// A name, without a port, under which the server may be asked for, beside those of loopback.
     #[arg(long = "host", value_name = "NAME")]
     pub(crate) hosts: Vec<String>,
@@ -219,15 +256,48 @@ pub(crate) struct ServeArgs {
     /// shell lines. Give it once for each.
     #[arg(long = "program", value_name = "NAME|PATH")]
     pub(crate) programs: Vec<String>,
-    /// Runs that are carried on at a time, at most.
-    #[arg(long, value_name = "COUNT", default_value_t = 256)]
-    pub(crate) runs: usize,
-    /// Longest that attempts at work get to end after TERM, in seconds.
-    #[arg(long, value_name = "SECS", default_value_t = 30)]
-    pub(crate) grace: u64,
-    /// How long it shows that it is unready after TERM at least, in seconds.
-    #[arg(long, value_name = "SECS", default_value_t = 1)]
-    pub(crate) linger: u64,
+    /// Runs that are carried on at a time, at most. Otherwise 256.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) runs: Option<u64>,
+    /// Longest that attempts at work get to end after TERM, in seconds. Otherwise 30.
+    #[arg(long, value_name = "SECS")]
+    pub(crate) grace: Option<u64>,
+    /// How long it shows that it is unready after TERM at least, in seconds. Otherwise 1.
+    #[arg(long, value_name = "SECS")]
+    pub(crate) linger: Option<u64>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+}
+
+/// Where settings come from, beside a command's own flags.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SettingsArgs {
+    /// The file of settings; otherwise adjutant/config.toml in the user's own place.
+    #[arg(long, value_name = "FILE", env = "ADJUTANT_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets one setting, such as limits.live_tasks=1000; `adjutant config show` lists all.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every setting, its value and where that came from. Secrets are hidden.
+    Show {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// Print one object of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the page of all settings.
+    Keys,
 }
 
 #[derive(Debug, clap::Args)]

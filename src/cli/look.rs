@@ -12,7 +12,7 @@ use crate::cli::{code, print_line, say};
 
 /// Checks every store that is meant.
 pub(crate) fn check(args: &LookArgs) -> anyhow::Result<i32> {
-    let stores = Place::of(&args.store).stores()?;
+    let stores = Place::of(&args.store)?.stores()?;
     if stores.is_empty() {
         say("adjutant: there is no store yet");
     }
@@ -61,7 +61,7 @@ fn findings(report: &Report) -> Value {
 
 /// Prints a whole store as lines of JSON.
 pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<i32> {
-    let path = Place::of(&args.store).only()?;
+    let path = Place::of(&args.store)?.only()?;
     // Out to a pipe that closed early: the reader has what it wanted.
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match export_json(&path, &mut out) {
@@ -74,7 +74,7 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<i32> {
 /// Lists the runs of every store that is meant, the oldest first.
 pub(crate) fn runs(args: &LookArgs) -> anyhow::Result<i32> {
     let mut all = Vec::new();
-    for view in Place::of(&args.store).views()? {
+    for view in Place::of(&args.store)?.views()? {
         for (id, run) in view.state().runs() {
             let counts = Counts::of(view.state(), id);
             all.push((id, run, counts, view.path().to_owned()));

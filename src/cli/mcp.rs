@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use adjutant::CancellationToken;
 use adjutant::server::{ServerCfg, serve_stdio};
+use adjutant::{CancellationToken, EngineCfg};
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,9 +19,9 @@ pub(crate) fn main(args: McpArgs) -> anyhow::Result<i32> {
 async fn command(args: McpArgs) -> anyhow::Result<i32> {
     // Before anything else, so that no signal finds the process without an ear for it.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let place = Place::of(&args.store);
+    let place = Place::of(&args.store)?;
     let store = tokio::task::spawn_blocking(move || place.open_for_run()).await??;
-    let (engine, shelf) = open_engine(store).await?;
+    let (engine, shelf) = open_engine(store, EngineCfg::default()).await?;
     let lapses = engine.start_detach_loop();
     let stop = CancellationToken::new();
     let signals = tokio::spawn(listen(signals, stop.clone()));

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 
 use crate::cli::args::StoreArg;
 use crate::cli::say;
+use crate::cli::settings::{Settings, Sources};
 
 /// Stores in the user's own place, at most.
 const STORES_MAX: usize = 64;
@@ -26,12 +27,17 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    pub(crate) fn of(arg: &StoreArg) -> Self {
-        match &arg.store {
+    /// What an argument means; without one, what the file of settings says.
+    pub(crate) fn of(arg: &StoreArg) -> anyhow::Result<Self> {
+        let named = match &arg.store {
+            Some(named) => Some(named.clone()),
+            None => store_in_settings()?,
+        };
+        Ok(match named {
             Some(word) if word.as_os_str() == "none" => Self::None,
-            Some(path) => Self::At(path.clone()),
+            Some(path) => Self::At(path),
             None => Self::Own(own_place()),
-        }
+        })
     }
 
     /// The stores that are there.
@@ -77,12 +83,17 @@ impl Place {
     /// Opens the store that a new run is kept in; nothing where it is not to be kept, or where the
     /// user's own place cannot be used, which is said.
     pub(crate) fn open_for_run(&self) -> anyhow::Result<Option<SqliteStore>> {
+        self.open_with(StoreCfg::default())
+    }
+
+    /// As [`Self::open_for_run`], with settings.
+    pub(crate) fn open_with(&self, cfg: StoreCfg) -> anyhow::Result<Option<SqliteStore>> {
         match self {
             Self::None => Ok(None),
-            Self::At(path) => Ok(Some(open(path)?)),
+            Self::At(path) => Ok(Some(SqliteStore::open(path, cfg)?)),
             Self::Own(base) => {
                 let opened = match base {
-                    Some(base) => open_free(base),
+                    Some(base) => open_free(base, cfg),
                     None => Err(anyhow::anyhow!("neither XDG_STATE_HOME nor HOME is set")),
                 };
                 if let Err(error) = &opened {
@@ -99,9 +110,9 @@ pub(crate) fn open(path: &Path) -> Result<SqliteStore, JournalError> {
 }
 
 /// The first store of the user's own that nobody holds.
-fn open_free(base: &Path) -> anyhow::Result<SqliteStore> {
+fn open_free(base: &Path, cfg: StoreCfg) -> anyhow::Result<SqliteStore> {
     for number in 1..=STORES_MAX {
-        match open(&numbered(base, number)) {
+        match SqliteStore::open(numbered(base, number), cfg) {
             Err(JournalError::Held { .. }) => {}
             opened => return opened.with_context(|| format!("in {}", base.display())),
         }
@@ -111,6 +122,22 @@ fn open_free(base: &Path) -> anyhow::Result<SqliteStore> {
 
 fn numbered(base: &Path, number: usize) -> PathBuf {
     base.join(format!("store-{number}"))
+}
+
+/// The store that the file of settings names, which stands below the argument.
+fn store_in_settings() -> anyhow::Result<Option<PathBuf>> {
+    let file = std::env::var_os("ADJUTANT_CONFIG").map(PathBuf::from);
+    let sources = Sources { file, ..Sources::default() };
+    let settings = Settings::load(&sources).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
+    Ok(settings.config.store)
+}
+
+/// The process that holds a store, as the store says and as far as that process is there.
+pub(crate) fn holder(store: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(store.join("lock")).ok()?;
+    let pid: u32 = text.trim().parse().ok()?;
+    let known = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+    rustix::process::test_kill_process(known).ok().map(|()| pid)
 }
 
 /// Whether a store is found without being named.

@@ -45,7 +45,7 @@ pub(crate) fn main(mut args: ResumeArgs) -> anyhow::Result<i32> {
         Ok(answers) => answers.steps(),
         Err(error) => return Ok(usage(&format!("{error:#}"))),
     };
-    let (found, store) = find(&Place::of(&args.store), args.run.as_deref())?;
+    let (found, store) = find(&Place::of(&args.store)?, args.run.as_deref())?;
     let kept = found.record.settings.as_deref().cloned().unwrap_or_default();
     let mut settings: Settings = serde_json::from_value(kept).unwrap_or_default();
     args.how.ttl = args.how.ttl.or(settings.ttl);

@@ -31,7 +31,7 @@ async fn command(args: RunArgs) -> anyhow::Result<i32> {
         Ok(blueprint) => blueprint,
         Err(errors) => return Ok(usage(&format!("{}:\n{errors}", args.blueprint.display()))),
     };
-    let place = Place::of(&args.store);
+    let place = Place::of(&args.store)?;
     let store = tokio::task::spawn_blocking(move || place.open_for_run()).await??;
     let drive = Drive::open(store, args.how, answers).await?;
     let program = match compile(&drive.engine, &blueprint, &Functions::new()).await {

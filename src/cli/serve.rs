@@ -1,66 +1,120 @@
 //! `adjutant serve`: the engine over HTTP until a signal ends it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use adjutant::server::{AdminToken, MemoryShelf, Server, ServerCfg, Shelf, raise_descriptor_limit};
+use adjutant::server::{
+    About, AdminToken, MemoryShelf, RecentErrors, Server, ServerCfg, Shelf, raise_descriptor_limit,
+};
 use adjutant::store::SqliteStore;
 use adjutant::{CancellationToken, Engine, EngineCfg, LayerRegistry};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::args::ServeArgs;
-use crate::cli::drive;
+use crate::cli::args::{LogArgs, ServeArgs, StoreArg};
+use crate::cli::client::Card;
+use crate::cli::config::sources;
 use crate::cli::place::Place;
-use crate::cli::{code, print_line, say, usage};
+use crate::cli::settings::value::Value;
+use crate::cli::settings::{Config, Flag, Given, Settings};
+use crate::cli::{code, drive, log, print_line, say, spans, usage};
 
-pub(crate) fn main(args: ServeArgs) -> anyhow::Result<i32> {
-    if !args.listen.ip().is_loopback() && args.hosts.is_empty() {
+pub(crate) fn main(args: ServeArgs, logs: &LogArgs) -> anyhow::Result<i32> {
+    let flags = flags(&args, logs);
+    let settings = match Settings::load(&sources(&args.settings, flags)) {
+        Ok(settings) => settings,
+        Err(mistakes) => return Ok(usage(&mistakes.to_string())),
+    };
+    settings.notes.iter().for_each(|note| say(&format!("adjutant: {note}")));
+    let config = &settings.config;
+    if !config.listen.ip().is_loopback() && config.server.hosts.is_empty() {
         return Ok(usage("an address that is not loopback needs --host NAME"));
     }
-    drive::block_on(command(args))
+    drive::block_on(command(settings))
 }
 
-async fn command(args: ServeArgs) -> anyhow::Result<i32> {
+/// What the command line says of settings.
+fn flags(args: &ServeArgs, logs: &LogArgs) -> Vec<Flag> {
+    let mut flags = Vec::new();
+    let mut add = |key: &str, flag: &str, value: Given| {
+        flags.push(Flag { flag: flag.to_owned(), key: key.to_owned(), value });
+    };
+    let level = logs.log_level.clone();
+    for (key, flag, text) in [
+        ("server.listen", "--listen", &args.listen),
+        ("store.path", "--store", &args.store),
+        ("server.admin_token_file", "--admin-token-file", &args.admin_token_file),
+        ("log.level", "--log-level", &level),
+        ("log.format", "--log", &logs.log.map(|format| format.word().to_owned())),
+    ] {
+        if let Some(text) = text {
+            add(key, flag, Given::Text(text.clone()));
+        }
+    }
+    for (key, flag, number) in [
+        ("server.grace_secs", "--grace", args.grace),
+        ("server.linger_secs", "--linger", args.linger),
+        ("limits.live_runs", "--runs", args.runs),
+    ] {
+        if let Some(number) = number {
+            add(key, flag, Given::Value(Value::Number(number)));
+        }
+    }
+    for (key, flag, list) in [
+        ("server.hosts", "--host", &args.hosts),
+        ("server.origins", "--origin", &args.origins),
+        ("programs.allow", "--program", &args.programs),
+    ] {
+        if !list.is_empty() {
+            add(key, flag, Given::Value(Value::List(list.clone())));
+        }
+    }
+    flags
+}
+
+async fn command(settings: Settings) -> anyhow::Result<i32> {
     // Before anything else, so that no signal finds the process without an ear for it.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let errors = RecentErrors::default();
+    let shown = settings.json();
+    let Config { listen, admin_token_file, linger, grace, server, store, kept, engine, .. } =
+        settings.config.clone();
+    let spans = begin_log(&settings.config, errors.clone())?;
     if let Err(error) = raise_descriptor_limit() {
         say(&format!("adjutant: the limit of descriptors stays as it is: {error}"));
     }
-    let store = Place::of(&args.store).open_for_run()?;
-    let beside = store.as_ref().map(|store| store.path().join("admin-token"));
-    let Some(file) = args.admin_token_file.or(beside) else {
+    let store = Place::of(&StoreArg { store })?.open_with(kept)?;
+    let folder = store.as_ref().map(|store| store.path().to_owned());
+    let beside = folder.as_ref().map(|folder| folder.join("admin-token"));
+    let Some(file) = admin_token_file.or(beside) else {
         bail!("without a store, name the file of the admin's token with --admin-token-file");
     };
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
-    let (engine, shelf) = open_engine(store).await?;
+    let (engine, shelf) = open_engine(store, engine).await?;
     let lapses = engine.start_detach_loop();
-    let cfg = ServerCfg {
-        hosts: args.hosts,
-        origins: args.origins,
-        programs: args.programs,
-        runs: args.runs,
-        shelf,
-        ..ServerCfg::default()
-    };
-    let server = Server::bind(engine.clone(), args.listen, admin, cfg)
+    let about = About { settings: shown, store: folder.clone(), errors };
+    let cfg = ServerCfg { about, shelf, ..server };
+    let server = Server::bind(engine.clone(), listen, admin, cfg)
         .await
-        .with_context(|| format!("{} cannot be listened on", args.listen))?;
+        .with_context(|| format!("{listen} cannot be listened on"))?;
     say(&format!("adjutant: the admin's token is in {}", file.display()));
-    print_line(&format!("http://{}", server.local_addr()?))?;
+    let url = format!("http://{}", server.local_addr()?);
+    let card = leave_card(&url, folder.as_deref(), file)?;
+    print_line(&url)?;
     // For a person's eyes, once; not through the log.
     say(&format!(
         "adjutant: the page, for one browser within ten minutes: {}",
         server.page_link()?
     ));
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(listen(signals, stop.clone()));
-    let seconds = Duration::from_secs;
-    let ended = server.run(stop, seconds(args.linger), seconds(args.grace)).await;
+    let signals = tokio::spawn(self::listen(signals, stop.clone()));
+    let ended = server.run(stop, linger, grace).await;
+    drop(card);
     signals.abort();
     lapses.abort();
     let report = ended?;
     say(&format!("adjutant: {report}"));
+    spans.end().await;
     if let Some(error) = engine.journal_failure() {
         bail!("{error}");
     }
@@ -70,8 +124,8 @@ async fn command(args: ServeArgs) -> anyhow::Result<i32> {
 /// The engine on its store; what could not be read of that is said.
 pub(crate) async fn open_engine(
     store: Option<SqliteStore>,
+    mut cfg: EngineCfg,
 ) -> anyhow::Result<(Engine, Arc<dyn Shelf>)> {
-    let mut cfg = EngineCfg::default();
     let Some(store) = store else {
         let engine = Engine::new_with_layers(cfg, LayerRegistry::standard());
         return Ok((engine, Arc::new(MemoryShelf::default())));
@@ -83,6 +137,26 @@ pub(crate) async fn open_engine(
         say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
     }
     Ok((engine, store))
+}
+
+/// Starts the log, and the sending of spans where that is asked for.
+fn begin_log(config: &Config, errors: RecentErrors) -> anyhow::Result<spans::Sending> {
+    let mut layers = vec![log::to_stderr(config.log, &config.log_level)?, log::remembering(errors)];
+    let (layer, sending) = spans::begin(config)?;
+    layers.extend(layer);
+    log::start(layers);
+    Ok(sending)
+}
+
+/// Says in the store how the server is reached.
+fn leave_card(
+    url: &str,
+    folder: Option<&std::path::Path>,
+    token_file: PathBuf,
+) -> anyhow::Result<Option<crate::cli::client::CardGuard>> {
+    let token_file = std::path::absolute(token_file)?;
+    let card = Card { url: url.to_owned(), pid: std::process::id(), token_file };
+    folder.map(|folder| card.leave(folder)).transpose()
 }
 
 /// The first signal asks for the end, the second one is the end.

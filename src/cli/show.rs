@@ -15,7 +15,7 @@ const SHOWN: usize = 160;
 
 pub(crate) fn main(args: &ShowArgs) -> anyhow::Result<i32> {
     let mut found = Vec::new();
-    for view in Place::of(&args.store).views()? {
+    for view in Place::of(&args.store)?.views()? {
         let state = view.state();
         let tasks = state.tasks_with(|_| true).into_iter().map(Named::Task);
         let runs = state.runs().into_iter().map(|(id, _)| Named::Run(id));

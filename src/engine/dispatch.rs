@@ -204,13 +204,24 @@ impl Engine {
         token: CapToken,
         handle: WorkerHandle,
     ) -> impl FnOnce(&Plan) -> Arc<dyn Launch> + Send + 'static {
-        let engine = self.unanchored();
+        let (engine, cause) = (self.unanchored(), tracing::Span::current());
         move |plan| {
+            // Linked to what dispatched it and not below that: an attempt outlives its request.
+            let span = tracing::info_span!(
+                target: "adjutant::attempt",
+                parent: None,
+                "attempt",
+                task = %plan.task,
+                attempt = plan.attempt,
+                agent = &*plan.spec.agent,
+                end = tracing::field::Empty,
+            );
+            span.follows_from(&cause);
             let mut ctx = Ctx::new(plan.task, plan.attempt, plan.spec.agent.clone());
             ctx.operator = engine.operator_info(plan);
             ctx.meta.runtime.insert(WORKER_HANDLE.to_owned(), handle.expose().into());
             let refused = engine.check_faces(plan).err();
-            Arc::new(SpawnLaunch { engine, spawner, ctx, token, refused })
+            Arc::new(SpawnLaunch { engine, spawner, ctx, token, refused, span })
         }
     }
 }
@@ -234,6 +245,7 @@ struct SpawnLaunch {
     ctx: Ctx,
     token: CapToken,
     refused: Option<EngineError>,
+    span: tracing::Span,
 }
 
 #[async_trait]
@@ -247,6 +259,10 @@ impl Launch for SpawnLaunch {
             .spawn(&self.engine, &self.ctx, task, attempt, self.token.clone())
             .await
             .map_err(|error| error.to_string())
+    }
+
+    fn span(&self) -> tracing::Span {
+        self.span.clone()
     }
 
     fn restarts(&self) -> u32 {

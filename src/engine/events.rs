@@ -94,7 +94,7 @@ impl EventFeed {
             }
             match self.live.try_recv() {
                 Ok(record) => self.ready.push_back(record),
-                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Lagged(_)) => self.engine.system().count_lag(),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
             }
         }
@@ -111,7 +111,7 @@ impl EventFeed {
             }
             match self.live.recv().await {
                 Ok(record) => self.ready.push_back(record),
-                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Lagged(_)) => self.engine.system().count_lag(),
                 Err(RecvError::Closed) => return None,
             }
         }

@@ -14,6 +14,7 @@ use utoipa::openapi::{Components, OpenApi as Document, Ref, RefOr, ResponseBuild
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use crate::server::Shared;
+use crate::server::doctor::Finding;
 
 /// Media type of every refusal.
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -164,7 +165,7 @@ shapes! {
     Spec { agent: String, initial_directive: String }
     /// A page of recorded events.
     Trace { events: Vec<Recorded>, limit: usize }
-    /// An event, its number and its time in Unix milliseconds.
+    /// An event, its number and its time in Unix seconds.
     Recorded {
         seq: u64,
         at: u64,
@@ -208,6 +209,43 @@ shapes! {
         /// Frames that are not settled.
         kept: Option<usize>,
     }
+    /// The supervision tree. Restarts are those within the period that ends now.
+    SupervisionShown {
+        /// Whether a root runs; it starts with the first call.
+        alive: bool,
+        state: StateRestarts,
+        /// Sessions that have an actor.
+        sessions: usize,
+        /// Attempts in flight; none is ever restarted.
+        attempts: usize,
+        spawners: Vec<SpawnerShown>,
+    }
+    /// Restarts of the state actor, which comes back on the same state and has no limit.
+    StateRestarts { restarts: u64, limit: Option<u64> }
+    /// A supervised spawner's actor.
+    SpawnerShown {
+        name: String,
+        /// Whether it runs; otherwise it died too often and is left dead.
+        alive: bool,
+        restarts: usize,
+        limit: usize,
+        within_ms: u64,
+    }
+    /// What the doctor found.
+    Doctor {
+        version: String,
+        /// Unix seconds.
+        now: Option<u64>,
+        pid: u32,
+        /// The number of the newest event.
+        last_seq: Option<u64>,
+        findings: Vec<Finding>,
+        settings: Vec<SettingShown>,
+        /// Errors and warnings of late, the oldest first.
+        errors: Vec<String>,
+    }
+    /// A setting and where its value came from. A secret is not shown.
+    SettingShown { key: String, value: Value, origin: String }
     /// The open questions, oldest first.
     QuestionList { questions: Vec<Question> }
     /// An open question. The time is in Unix seconds.

@@ -93,8 +93,7 @@ impl Problem {
         self.status == StatusCode::UNAUTHORIZED || self.code == "attempt_ended"
     }
 
-    /// The stable name of the problem.
-    #[cfg(feature = "mcp")]
+    /// The stable word for the reason.
     pub(crate) fn code(&self) -> &'static str {
         self.code
     }

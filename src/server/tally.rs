@@ -1,84 +1,205 @@
-//! What a server counts of the events: outcomes, attempts, questions.
+//! What a server counts of the events: outcomes, attempts and how long they took, what waits.
 //!
-//! It follows the events by their numbers, so each is counted once, however late.
+//! It follows the events by their numbers, so each is counted once, however late. Times are those
+//! between two events as they arrive, so they need no turn of their own.
 
-use std::fmt::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::event::Event;
+use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::task::TaskStatus;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::engine::Delivery;
 use crate::server::App;
 
-/// Counters that only grow, since the server started.
-#[derive(Debug, Default)]
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// A task that is not settled: where it stands, and since when.
+struct Life {
+    status: TaskStatus,
+    since: Option<Instant>,
+}
+
+/// Counters that only grow, since the server started, and what stands of unsettled tasks.
 pub(crate) struct Tally {
-    started: AtomicU64,
-    attempts: AtomicU64,
-    passed: AtomicU64,
-    blocked: AtomicU64,
-    cancelled: AtomicU64,
-    questions: AtomicU64,
-    missed: AtomicU64,
+    registry: Registry,
+    outcomes: Family<Outcome, Counter>,
+    started: Counter,
+    attempts: Counter,
+    questions: Counter,
+    missed: Counter,
+    attempt_time: Histogram,
+    queue_wait: Histogram,
+    queued: Gauge,
+    running: Gauge,
+    suspended: Gauge,
+    lives: Mutex<HashMap<TaskId, Life>>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        let long = || Histogram::new(exponential_buckets(0.005, 4.0, 10));
+        let mut tally = Self {
+            registry: Registry::with_prefix("adjutant"),
+            outcomes: Family::default(),
+            started: Counter::default(),
+            attempts: Counter::default(),
+            questions: Counter::default(),
+            missed: Counter::default(),
+            attempt_time: long(),
+            queue_wait: long(),
+            queued: Gauge::default(),
+            running: Gauge::default(),
+            suspended: Gauge::default(),
+            lives: Mutex::default(),
+        };
+        // All are shown from the start, so that a rate over them is right.
+        for outcome in ["pass", "blocked", "cancelled"] {
+            let _ = tally.outcomes.get_or_create(&Outcome { outcome });
+        }
+        tally.register();
+        tally
+    }
 }
 
 impl Tally {
-    fn count(&self, delivery: &Delivery) {
-        let (counter, by) = match delivery {
-            Delivery::Missed { from, to } => (&self.missed, to.saturating_sub(*from) + 1),
-            Delivery::Record(record) => match record.event {
-                Event::TaskCreated { .. } => (&self.started, 1),
-                Event::TaskAttemptStarted { .. } => (&self.attempts, 1),
-                Event::TaskPass { .. } => (&self.passed, 1),
-                Event::TaskBlocked { .. } => (&self.blocked, 1),
-                Event::TaskCancelled { .. } => (&self.cancelled, 1),
-                Event::SeniorQueried { .. } => (&self.questions, 1),
-                _ => return,
-            },
-        };
-        counter.fetch_add(by, Ordering::Relaxed);
-    }
-
-    /// Writes the counters as Prometheus text.
-    pub(crate) fn write(&self, out: &mut String) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let _ =
-            writeln!(out, "# HELP adjutant_outcomes_total Tasks that came to an end, by outcome.");
-        let _ = writeln!(out, "# TYPE adjutant_outcomes_total counter");
-        for (outcome, counter) in
-            [("pass", &self.passed), ("blocked", &self.blocked), ("cancelled", &self.cancelled)]
-        {
-            let _ =
-                writeln!(out, "adjutant_outcomes_total{{outcome=\"{outcome}\"}} {}", read(counter));
-        }
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let outcomes = self.outcomes.clone();
+        registry.register("outcomes", "Tasks that came to an end, by outcome", outcomes);
         for (name, help, counter) in [
-            ("tasks_started_total", "Tasks that were started.", &self.started),
-            ("attempts_started_total", "Attempts that were dispatched.", &self.attempts),
-            ("questions_total", "Questions that were put to a senior.", &self.questions),
-            (
-                "events_uncounted_total",
-                "Events that were gone before they were counted.",
-                &self.missed,
-            ),
+            ("tasks_started", "Tasks that were started", &self.started),
+            ("attempts_started", "Attempts that were dispatched", &self.attempts),
+            ("questions", "Questions that were put to a senior", &self.questions),
+            ("events_uncounted", "Events that were gone before they were counted", &self.missed),
         ] {
-            metric(out, "counter", name, help, read(counter));
+            registry.register(name, help, counter.clone());
+        }
+        let help = "Time from the start of an attempt to its end";
+        registry.register("attempt_seconds", help, self.attempt_time.clone());
+        let help = "Time from the start of a task to its first attempt";
+        registry.register("queue_wait_seconds", help, self.queue_wait.clone());
+        for (name, help, gauge) in [
+            ("queued_tasks", "Tasks that wait for their first attempt", &self.queued),
+            ("running_tasks", "Tasks that an attempt is at work on", &self.running),
+            ("suspended_tasks", "Tasks with an open question", &self.suspended),
+        ] {
+            registry.register(name, help, gauge.clone());
         }
     }
-}
 
-/// Writes one metric without labels.
-pub(crate) fn metric(out: &mut String, kind: &str, name: &str, help: &str, value: u64) {
-    let _ = writeln!(out, "# HELP adjutant_{name} {help}");
-    let _ = writeln!(out, "# TYPE adjutant_{name} {kind}");
-    let _ = writeln!(out, "adjutant_{name} {value}");
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn ended(&self, outcome: &'static str) {
+        self.outcomes.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    fn count(&self, delivery: &Delivery) {
+        match delivery {
+            Delivery::Missed { from, to } => {
+                self.missed.inc_by(to.saturating_sub(*from) + 1);
+            }
+            Delivery::Record(record) => self.apply(&record.event, Instant::now()),
+        }
+    }
+
+    fn apply(&self, event: &Event, now: Instant) {
+        match event {
+            Event::TaskCreated { task_id } => {
+                self.started.inc();
+                self.moved(*task_id, Some(TaskStatus::Pending), now);
+            }
+            Event::TaskAttemptStarted { task_id, .. } => {
+                self.attempts.inc();
+                self.moved(*task_id, Some(TaskStatus::Running), now);
+            }
+            Event::TaskResumed { task_id, .. } => {
+                self.moved(*task_id, Some(TaskStatus::Running), now);
+            }
+            Event::TaskSuspended { task_id, .. } => {
+                self.moved(*task_id, Some(TaskStatus::Suspended), now);
+            }
+            Event::TaskPass { task_id, .. } => {
+                self.ended("pass");
+                self.moved(*task_id, None, now);
+            }
+            Event::TaskBlocked { task_id, .. } => {
+                self.ended("blocked");
+                self.moved(*task_id, None, now);
+            }
+            Event::TaskCancelled { task_id } => {
+                self.ended("cancelled");
+                self.moved(*task_id, None, now);
+            }
+            Event::SeniorQueried { .. } => {
+                self.questions.inc();
+            }
+            _ => {}
+        }
+    }
+
+    fn gauge(&self, status: TaskStatus) -> &Gauge {
+        match status {
+            TaskStatus::Running => &self.running,
+            TaskStatus::Suspended => &self.suspended,
+            _ => &self.queued,
+        }
+    }
+
+    /// Moves a task to its next status; `None` is the end.
+    fn moved(&self, task: TaskId, next: Option<TaskStatus>, now: Instant) {
+        let mut lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = lives.remove(&task);
+        if let Some(before) = &before {
+            self.gauge(before.status).dec();
+            let took = before.since.map(|since| now.duration_since(since).as_secs_f64());
+            match (before.status, next, took) {
+                (TaskStatus::Pending, Some(TaskStatus::Running), Some(took)) => {
+                    self.queue_wait.observe(took);
+                }
+                (TaskStatus::Running, None, Some(took)) => self.attempt_time.observe(took),
+                _ => {}
+            }
+        }
+        if let Some(status) = next {
+            self.gauge(status).inc();
+            lives.insert(task, Life { status, since: Some(now) });
+        }
+    }
+
+    /// Takes over the tasks that were there before it.
+    fn begin(&self, unsettled: Vec<(TaskId, TaskStatus)>) {
+        let mut lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        for (task, status) in unsettled {
+            self.gauge(status).inc();
+            lives.insert(task, Life { status, since: None });
+        }
+    }
 }
 
 /// Counts every event from now on, until the engine is gone or the task is aborted.
 pub(crate) async fn follow(app: &App) -> Result<JoinHandle<()>, EngineError> {
-    let last = app.engine.with_state("last_seq", |state| state.last_seq()).await?;
+    let look = |state: &mut adjutant_actors::state::EngineState| {
+        (state.last_seq(), state.unsettled_tasks())
+    };
+    let (last, unsettled) = app.engine.with_state("last_seq", look).await?;
+    app.tally.begin(unsettled);
     let mut feed = app.engine.event_feed(last).await?;
     let tally = Arc::clone(&app.tally);
     Ok(tokio::spawn(async move {
@@ -86,4 +207,30 @@ pub(crate) async fn follow(app: &App) -> Result<JoinHandle<()>, EngineError> {
             tally.count(&delivery);
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_is_counted_where_it_stands_and_its_times_are_kept() {
+        let (tally, task) = (Tally::default(), TaskId::from_bits(1));
+        let begun = Instant::now();
+        let at = |secs| begun + Duration::from_secs(secs);
+        tally.apply(&Event::TaskCreated { task_id: task }, at(0));
+        assert_eq!((tally.queued.get(), tally.running.get()), (1, 0));
+        tally.apply(&Event::TaskAttemptStarted { task_id: task, attempt: 1 }, at(2));
+        assert_eq!((tally.queued.get(), tally.running.get()), (0, 1));
+        tally.apply(&Event::TaskPass { task_id: task, result: true.into() }, at(5));
+        assert_eq!((tally.queued.get(), tally.running.get()), (0, 0));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, tally.registry()).unwrap();
+        for line in ["queue_wait_seconds_sum 2.0", "attempt_seconds_sum 3.0"] {
+            assert!(text.contains(&format!("adjutant_{line}\n")), "{text}");
+        }
+        assert!(tally.lives.lock().unwrap().is_empty());
+    }
 }

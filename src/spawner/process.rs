@@ -14,6 +14,8 @@ mod spec;
 mod table;
 
 pub use adapter::ProcessSpawner;
+#[cfg(feature = "server")]
+pub(crate) use child::kills;
 pub use child::{ChildGroup, ChildPipes};
 pub(crate) use left::end_left;
 pub use parse::{LONGEST_DEFAULT, StreamFault, StreamMode, StreamParser};

@@ -12,8 +12,16 @@ use crate::server::shelf::{
 };
 use crate::store::SqliteStore;
 
+/// Work on the store's connection, or the error that it is not done for.
+pub(super) type Work =
+    Box<dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send>;
+
 /// Folder of the bodies within that of the store.
 const DATA: &str = "data";
+
+/// Work on the writer's connection, or the reason why there is none.
+pub(super) type Work =
+    Box<dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send>;
 
 impl SqliteStore {
     /// Changes the shelf in a transaction.

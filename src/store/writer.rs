@@ -35,7 +35,7 @@ pub(super) enum Command {
     Flush(Reply<()>),
     /// Work of another part of the store on its connection. It tells its own caller.
     #[cfg(feature = "server")]
-    Work(Box<dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send>),
+    Work(crate::store::shelf::Work),
     Close(Reply<()>),
 }
 

@@ -19,5 +19,6 @@ mod runs;
 mod streams;
 mod swaps;
 mod takeover;
+mod verbs;
 mod workers;
 mod works;

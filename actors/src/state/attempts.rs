@@ -90,6 +90,19 @@ pub enum AttemptEnd {
     Interrupted(String),
 }
 
+impl AttemptEnd {
+    /// A word for spans.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed(_) => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Interrupted(_) => "interrupted",
+        }
+    }
+}
+
 /// What the end of an attempt came to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {

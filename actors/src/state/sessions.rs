@@ -229,6 +229,13 @@ impl EngineState {
         Ok(session)
     }
 
+    /// How many sessions of a role are attached, as far as the first hundred thousand tell.
+    #[must_use]
+    pub fn attached_sessions(&self, role: Role) -> usize {
+        let some = self.sessions.iter().take(100_000);
+        some.filter(|(_, session)| session.attached && session.role == role).count()
+    }
+
     /// The session of a token.
     #[must_use]
     pub fn session_of(&self, fingerprint: TokenFingerprint) -> Option<SessionId> {

@@ -156,6 +156,11 @@ impl ActorSystem {
         self.core.counts()
     }
 
+    /// Counts a reader of events that fell behind and reads the log.
+    pub fn count_lag(&self) {
+        self.core.count_lag();
+    }
+
     /// Turns that wait at the moment.
     #[must_use]
     pub fn queued_turns(&self) -> usize {

@@ -3,6 +3,7 @@
 //! Counters only grow, and nothing is decided by them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::system::Core;
 
@@ -20,6 +21,35 @@ pub struct Counts {
     pub turns: u64,
     /// Actors that were started, the tree's own included.
     pub actors_started: u64,
+    /// Starts of the state actor after its first.
+    pub state_restarts: u64,
+    /// Time that turns held the state, all together.
+    pub held: Duration,
+    /// Batches that the journal called safe, by the time from their cut to that; none without one.
+    pub commits: Times,
+    /// Readers of events that fell behind and had to read the log.
+    pub lags: u64,
+}
+
+/// Bounds of the buckets of [`Times`], in microseconds; the last bucket has none.
+pub const TIME_BOUNDS: [u64; 11] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 1_000_000];
+
+/// How often something took how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// All times together.
+    pub sum: Duration,
+    /// How many there were in each bucket, at most as long as its bound, those before not counted.
+    pub buckets: [u64; TIME_BOUNDS.len() + 1],
+}
+
+impl Times {
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
 }
 
 #[derive(Default)]
@@ -29,6 +59,15 @@ pub(super) struct Counters {
     restarts: AtomicU64,
     turns: AtomicU64,
     actors_started: AtomicU64,
+    state_restarts: AtomicU64,
+    held_nanos: AtomicU64,
+    lags: AtomicU64,
+    commit_nanos: AtomicU64,
+    commits: [AtomicU64; TIME_BOUNDS.len() + 1],
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Core {
@@ -44,9 +83,30 @@ impl Core {
         self.counters.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts the turns of one batch.
-    pub(crate) fn count_turns(&self, turns: u64) {
+    pub(crate) fn count_state_restart(&self) {
+        self.counters.state_restarts.fetch_add(1, Ordering::Relaxed);
+        self.count_restart();
+    }
+
+    /// Counts the turns of one batch, and the time that they took.
+    pub(crate) fn count_turns(&self, turns: u64, held: Duration) {
         self.counters.turns.fetch_add(turns, Ordering::Relaxed);
+        self.counters.held_nanos.fetch_add(nanos(held), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_lag(&self) {
+        self.counters.lags.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a batch that is safe, by the time that it took.
+    pub(crate) fn count_commit(&self, took: Duration) {
+        let micros = took.as_micros();
+        let bucket = TIME_BOUNDS.iter().position(|bound| micros <= u128::from(*bound));
+        let bucket = bucket.unwrap_or(TIME_BOUNDS.len());
+        if let Some(counter) = self.counters.commits.get(bucket) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        self.counters.commit_nanos.fetch_add(nanos(took), Ordering::Relaxed);
     }
 
     pub(crate) fn count_actor(&self) {
@@ -63,6 +123,13 @@ impl Core {
             restarts: read(&self.counters.restarts),
             turns: read(&self.counters.turns),
             actors_started: read(&self.counters.actors_started),
+            state_restarts: read(&self.counters.state_restarts),
+            held: Duration::from_nanos(read(&self.counters.held_nanos)),
+            commits: Times {
+                sum: Duration::from_nanos(read(&self.counters.commit_nanos)),
+                buckets: std::array::from_fn(|at| self.counters.commits.get(at).map_or(0, read)),
+            },
+            lags: read(&self.counters.lags),
         }
     }
 }

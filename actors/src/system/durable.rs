@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorCell;
+use tokio::time::Instant;
 
 use crate::clock::{Clock, Continued};
 use crate::commits::Commits;
@@ -54,8 +55,14 @@ impl Core {
     /// Hands a batch to the journal. Call it without any lock.
     pub(crate) fn append(self: &Arc<Self>, batch: Batch) {
         let Some(commits) = self.commits() else { return };
-        let core = self.clone();
-        commits.append(batch, Box::new(move |result| core.told(result)));
+        let (core, cut) = (self.clone(), Instant::now());
+        let done = move |result: Result<(), JournalError>| {
+            if result.is_ok() {
+                core.count_commit(cut.elapsed());
+            }
+            core.told(result);
+        };
+        commits.append(batch, Box::new(done));
     }
 
     /// The journal said whether the batch in flight is safe. On a thread of the journal.

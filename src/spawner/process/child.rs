@@ -4,6 +4,7 @@
 
 use std::io::{self, Write};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adjutant_actors::model::group::ProcessGroup;
@@ -136,7 +137,7 @@ impl ChildGroup {
     /// The child cannot be waited for, or the kernel does not let it die.
     pub async fn finish(&mut self) -> Result<ExitStatus, ChildError> {
         if let Some(group) = self.group {
-            group.kill();
+            count_kill(group.kill());
         }
         let reaped = timeout(DEATH_MAX, self.child.wait()).await;
         let status = reaped.map_err(|_| ChildError::NotReaped)?.map_err(ChildError::Wait)?;
@@ -154,8 +155,23 @@ impl ChildGroup {
 impl Drop for ChildGroup {
     fn drop(&mut self) {
         if let Some(group) = self.group.take() {
-            group.kill();
+            count_kill(group.kill());
         }
+    }
+}
+
+/// Groups that were killed while something of them was left, in this process.
+static KILLS: AtomicU64 = AtomicU64::new(0);
+
+/// How many groups were killed while something of them was left.
+#[cfg(feature = "server")]
+pub(crate) fn kills() -> u64 {
+    KILLS.load(Ordering::Relaxed)
+}
+
+fn count_kill(left: Left) {
+    if left == Left::Members {
+        KILLS.fetch_add(1, Ordering::Relaxed);
     }
 }
 
