@@ -82,6 +82,7 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<i32> {
         Command::Config(config) => config::main(&config),
         Command::Doctor(doctor) => doctor::main(&doctor),
         Command::Events(events) => events::main(events),
+        Command::Link(remote) => remote::link(&remote),
         Command::Questions(remote) => remote::questions(&remote),
         Command::Answer(answer) => remote::answer(&answer),
         Command::Cancel(cancel) => remote::cancel(&cancel),

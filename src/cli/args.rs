@@ -115,6 +115,9 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Print the events of a running server.
     Events(EventsArgs),
+    /// Print a link to the live page of a running server. It works once and within ten minutes, for
+    /// whoever opens it, with the admin's rights.
+    Link(RemoteArgs),
     /// List the open questions of a running server.
     Questions(RemoteArgs),
     /// Answer a question of a running server.

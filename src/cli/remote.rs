@@ -1,4 +1,4 @@
-//! The verbs that ask a running server: `questions`, `answer`, `cancel`.
+//! The verbs that ask a running server: `link`, `questions`, `answer`, `cancel`.
 
 use std::io::{IsTerminal, Read};
 
@@ -58,6 +58,19 @@ pub(crate) fn tell(refusal: &Refusal, json: bool) -> i32 {
         _ => say(&format!("adjutant: {refusal}")),
     }
     refusal.code()
+}
+
+/// Prints a link to the live page.
+pub(crate) fn link(args: &RemoteArgs) -> anyhow::Result<i32> {
+    on_server(args, async |client| {
+        let link = client.post("/v1/links", &json!({})).await?;
+        let line = match args.json {
+            true => link.to_string(),
+            // The server is reached here as the arguments say, so the page is as well.
+            false => format!("{}{}", client.base, link["path"].as_str().unwrap_or_default()),
+        };
+        Ok(print_line(&line)?)
+    })
 }
 
 /// Lists the open questions.

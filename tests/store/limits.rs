@@ -5,7 +5,7 @@ use std::process::Command;
 
 use adjutant::journal::conformance::{World, append, check_prefix};
 use adjutant::journal::{Journal, JournalError, restore};
-use adjutant::store::{SqliteStore, StoreCfg};
+use adjutant::store::{SqliteStore, StoreCfg, View, fsck};
 
 use crate::{Folder, database, written};
 
@@ -75,7 +75,7 @@ fn a_full_disk_fails_the_store_and_takes_nothing_back() {
     let folder = Folder::new(StoreCfg::default());
     let test = "limits::a_store_that_runs_full_in_a_process_of_its_own";
     // The limit is in blocks of 512 or 1024 bytes, as the shell has it.
-    let (passed, said) = child(test, &folder.path(), "trap '' XFSZ; ulimit -f 600;");
+    let (passed, said) = child(test, &folder.path(), "trap '' XFSZ; ulimit -f 800;");
     assert!(passed, "{said}");
     let safe: u64 =
         said.split("safe: ").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
@@ -108,7 +108,7 @@ fn a_later_version_and_a_foreign_database_are_refused_and_left_alone() {
     let conn = rusqlite::Connection::open(database(&folder.path())).unwrap();
     conn.execute_batch("PRAGMA user_version = 77").unwrap();
     let error = folder.store().unwrap_err();
-    assert!(matches!(error, JournalError::TooNew { found: 77, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, JournalError::TooNew { found: 77, known: 2, .. }), "{error:?}");
     conn.execute_batch("PRAGMA user_version = 1; PRAGMA application_id = 5").unwrap();
     let error = folder.store().unwrap_err();
     assert!(error.to_string().contains("not one of this program"), "{error}");
@@ -118,6 +118,27 @@ fn a_later_version_and_a_foreign_database_are_refused_and_left_alone() {
     let error = folder.store().unwrap_err();
     assert!(matches!(error, JournalError::Damaged { .. }), "{error:?}");
     assert!(fs::read(database(&folder.path())).unwrap().starts_with(b"this is a text"));
+}
+
+#[test]
+fn a_store_of_the_first_version_is_read_as_it_is_and_brought_up_by_its_next_holder() {
+    let folder = Folder::new(StoreCfg::default());
+    let store = folder.store().unwrap();
+    let world = written(&store, 7, 40);
+    drop(store);
+    let conn = rusqlite::Connection::open(database(&folder.path())).unwrap();
+    conn.execute_batch(
+        "DROP TABLE run_keys; DROP TABLE blueprints; DROP TABLE blueprint_versions;
+         DROP TABLE data; PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    let version = || conn.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0)).unwrap();
+    assert!(fsck(folder.path()).unwrap().is_sound());
+    View::open(folder.path()).unwrap();
+    assert_eq!(version(), 1, "who only looks changes nothing");
+    let store = folder.store().unwrap();
+    assert_eq!(version(), 2);
+    check_prefix(&store, &world, 40);
 }
 
 #[test]
