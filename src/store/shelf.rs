@@ -15,10 +15,6 @@ use crate::store::SqliteStore;
 /// Folder of the bodies within that of the store.
 const DATA: &str = "data";
 
-/// Work on the writer's connection, or the reason why there is none.
-pub(super) type Work =
-    Box<dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send>;
-
 impl SqliteStore {
     /// Changes the shelf in a transaction.
     fn change<T: Send + 'static>(
