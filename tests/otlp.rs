@@ -39,7 +39,7 @@ fn holds(body: &[u8], text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_span_of_a_request_reaches_a_collector_with_its_route() {
+async fn spans_of_requests_attempts_and_turns_reach_a_collector() {
     let collector = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/v1/traces", collector.local_addr().unwrap());
     let (tell, told) = mpsc::channel();
@@ -53,9 +53,10 @@ async fn the_span_of_a_request_reaches_a_collector_with_its_route() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
     let mut child = Command::new(env!("CARGO_BIN_EXE_adjutant"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--linger", "0", "--store"])
+        .args(["serve", "--listen", "127.0.0.1:0", "--linger", "0", "--program", "sh", "--store"])
         .arg(&store)
         .env("ADJUTANT_OTLP_ENDPOINT", &endpoint)
+        .env("ADJUTANT_OTLP_LEVEL", "info,adjutant::turn=trace")
         .env("ADJUTANT_OTLP_HEADERS", "x-key=hush")
         .stdout(Stdio::piped())
         .spawn()
@@ -64,6 +65,16 @@ async fn the_span_of_a_request_reaches_a_collector_with_its_route() {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut base).unwrap();
     let answer = reqwest::get(format!("{}/livez", base.trim())).await.unwrap();
     assert_eq!(answer.status(), 200);
+    let admin = std::fs::read_to_string(store.join("admin-token")).unwrap();
+    let run = serde_json::json!({ "blueprint": {
+        "id": "one",
+        "agents": [{ "name": "sheller", "kind": "subprocess", "spec": { "shell": "echo done" } }],
+        "flow": { "kind": "step", "ref": "sheller", "in": { "op": "lit", "value": "x" },
+                  "out": { "op": "path", "at": "$.out" } }
+    }});
+    let start = reqwest::Client::new().post(format!("{}/v1/runs?wait=20", base.trim()));
+    let ran = start.bearer_auth(admin.trim()).json(&run).send().await.unwrap();
+    assert_eq!(ran.status(), 200, "{}", ran.text().await.unwrap());
     let term = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(term.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -71,7 +82,19 @@ async fn the_span_of_a_request_reaches_a_collector_with_its_route() {
     assert!(got.head.starts_with("post /v1/traces "), "{}", got.head);
     assert!(got.head.contains("x-key: hush"), "{}", got.head);
     assert!(got.head.contains("content-type: application/x-protobuf"), "{}", got.head);
-    for text in ["GET /livez", "http.response.status_code", "service.name", "adjutant"] {
-        assert!(holds(&got.body, text), "{text} is missing");
+    let mut body = got.body;
+    // The child has ended, so all that it sent is there.
+    body.extend(told.try_iter().flat_map(|got| got.body));
+    for text in [
+        "service.name",
+        "GET /livez",
+        "POST /v1/runs",
+        "http.response.status_code",
+        "attempt",
+        "sheller",
+        "finish_attempt",
+    ] {
+        assert!(holds(&body, text), "{text} is missing");
     }
+    assert!(!holds(&body, admin.trim()));
 }
