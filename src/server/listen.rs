@@ -45,7 +45,7 @@ const DESCRIPTORS_KEPT: u64 = 256;
 /// What a connection over the number is told.
 const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
-    content-length: 206\r\n\r\n\
+    content-length: 194\r\n\r\n\
     {\"code\":\"too_many_connections\",\"detail\":\"as many connections are open as may be\",\
     \"retryable\":true,\"status\":503,\"title\":\"Service Unavailable\",\
     \"type\":\"urn:adjutant:problem:too_many_connections\"}\r\n";

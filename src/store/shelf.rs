@@ -12,6 +12,10 @@ use crate::server::shelf::{
 };
 use crate::store::SqliteStore;
 
+/// Work on the store's connection, or the error that it is not done for.
+pub(super) type Work =
+    Box<dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send>;
+
 /// Folder of the bodies within that of the store.
 const DATA: &str = "data";
 

@@ -81,7 +81,7 @@ async fn a_full_link_says_so_by_count_by_bytes_and_by_frame() {
     };
     assert!(refusal(big(600)).contains("at most 600 are taken"));
     let _one = link.ask(Kind::Ask, 1, &task(), big(400)).unwrap();
-    assert!(refusal(big(450)).contains("at most 1000 may"));
+    assert!(refusal(big(430)).contains("at most 1000 may"));
     let _two = link.ask(Kind::Ask, 2, &task(), Map::new()).unwrap();
     assert!(refusal(Map::new()).contains("2 frames wait for it, at most 2 may"));
     assert_eq!(link.counts.refused_frames.load(Ordering::Relaxed), 3);
