@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::cli::args::RemoteArgs;
 use crate::cli::code;
-use crate::cli::place::Place;
+use crate::cli::place::{Place, holder};
 
 /// Where a server of a store says how it is reached, within the store.
 const CARD: &str = "server.json";
@@ -51,8 +51,11 @@ impl Card {
         Ok(CardGuard(path))
     }
 
+    /// The card of the server that holds a store. One that a killed server left behind is none:
+    /// its address may be somebody else's, who must not be shown the token.
     pub(crate) fn of(store: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(store.join(CARD)).ok()?).ok()
+        let card: Self = serde_json::from_slice(&std::fs::read(store.join(CARD)).ok()?).ok()?;
+        (holder(store) == Some(card.pid)).then_some(card)
     }
 }
 

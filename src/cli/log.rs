@@ -61,9 +61,15 @@ pub(crate) fn start(layers: Vec<Boxed>) {
     tracing_subscriber::registry().with(layers).init();
 }
 
+/// What is let through. The library of the Model Context Protocol tells ids of sessions, and in
+/// detail whole requests with what is secret in them, so its warnings alone are.
+pub(crate) fn filter(level: &str) -> anyhow::Result<EnvFilter> {
+    Ok(EnvFilter::try_new(level)?.add_directive("rmcp=warn".parse()?))
+}
+
 /// Lines on stderr.
 pub(crate) fn to_stderr(format: Format, level: &str) -> anyhow::Result<Boxed> {
-    let filter = EnvFilter::try_new(level)?;
+    let filter = filter(level)?;
     let layer = fmt::layer().with_writer(std::io::stderr);
     Ok(match format {
         Format::Text => layer.with_filter(filter).boxed(),

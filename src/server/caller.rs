@@ -43,12 +43,13 @@ fn bearer_of(headers: &HeaderMap) -> Result<String, Problem> {
     bearer.ok_or_else(|| Problem::unauthenticated("the request has no bearer"))
 }
 
-/// The bearer that a request shows, in whatever place; none where it shows several in one.
+/// The bearer that a request shows, in whatever place; none where it shows several in one. That in
+/// the header for it goes before the one of a subprotocol.
 pub(crate) fn shown(headers: &HeaderMap) -> Option<String> {
-    match offered(headers) {
-        Some(bearer) => Some(bearer.to_owned()),
-        None => bearer_of(headers).ok(),
+    if headers.contains_key(AUTHORIZATION) {
+        return bearer_of(headers).ok();
     }
+    offered(headers).map(str::to_owned)
 }
 
 /// Whether a bearer is seen to be good without a look-up: the admin's, or one with a signature of

@@ -6,6 +6,7 @@
 //! one socket, `faces.rs` is what the engine sees. All is bounded by count and by bytes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -234,7 +235,7 @@ impl Link {
     /// whether it wants a reply.
     fn next_after(&self, seq: u64) -> Option<(u64, Utf8Bytes, bool)> {
         let mut inner = self.inner();
-        let (seq, kept) = inner.kept.range_mut(seq + 1..).next()?;
+        let (seq, kept) = inner.kept.range_mut((Bound::Excluded(seq), Bound::Unbounded)).next()?;
         kept.sent = true;
         Some((*seq, kept.text.clone(), kept.reply.is_some()))
     }

@@ -36,6 +36,10 @@ const REFUSALS: usize = 64;
 /// Pause after an error of the system's that waiting may heal, such as no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Longest that a peer may take nothing of what is sent to it, in milliseconds.
+#[cfg(target_os = "linux")]
+const DEAF_MS: u32 = 60_000;
+
 /// Longest head of a request; also what is read ahead of a body.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
@@ -151,6 +155,9 @@ pub(crate) async fn serve(
             continue;
         };
         let _ = stream.set_nodelay(true);
+        // What was sent to a peer that reads nothing waits no longer than this (tcp(7)).
+        #[cfg(target_os = "linux")]
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, DEAF_MS);
         let counted = Counted { stream, _place: place };
         let service = Addressed { inner: service.clone(), peer: Peer(address) };
         let connection = http.serve_connection(TokioIo::new(counted), service).with_upgrades();

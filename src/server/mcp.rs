@@ -16,8 +16,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, Implementation, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
-    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -57,9 +57,6 @@ const SESSION_IDLE: Duration = Duration::from_secs(3600);
 
 /// The header that names such a session.
 const SESSION_ID: &str = "mcp-session-id";
-
-/// The header that names the revision.
-const VERSION: &str = "mcp-protocol-version";
 
 /// All tools, by name.
 fn tools() -> &'static [Entry] {
@@ -161,11 +158,10 @@ impl ServerHandler for Mcp {
     }
 }
 
-/// Whether a request may open a session: it is in none, and not of a revision that has none.
+/// Whether a request may open a session: it is in none. Its revision says nothing of that, since
+/// the word that opens one does so in every revision.
 fn opens_session(headers: &HeaderMap) -> bool {
-    let newest = ProtocolVersion::V_2026_07_28;
-    let version = headers.get(VERSION).and_then(|version| version.to_str().ok());
-    !headers.contains_key(SESSION_ID) && version.is_none_or(|version| version < newest.as_str())
+    !headers.contains_key(SESSION_ID)
 }
 
 /// The route `/mcp`. It stands behind the server's own checks of Host and Origin; each of its

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::server::browser;
-use crate::server::caller::{Authority, Bearer, Body};
+use crate::server::caller::{Authority, Bearer, Body, shown};
 use crate::server::links::{Bearing, NoLogin, Welcome};
 use crate::server::openapi::{LoggedIn, OperatorList, OperatorShown};
 use crate::server::problem::Problem;
@@ -146,8 +146,8 @@ impl FromRequestParts<Shared> for Holder {
         if offered.is_none() && by_cookie(app, parts)? {
             return if app.links.show(&sid).is_some() { Ok(Self(sid)) } else { Err(unknown()) };
         }
-        let bearer = match offered {
-            Some(bearer) => bearer.to_owned(),
+        let bearer = match shown(&parts.headers) {
+            Some(bearer) => bearer,
             None => Bearer::from_request_parts(parts, app).await?.0,
         };
         let admin = app.admin.is(&bearer);

@@ -125,12 +125,14 @@ fn objection(spec: &SubprocessSpec, programs: &[String]) -> Option<String> {
     if program.contains('/') && !program.starts_with('/') {
         return Some("a path to a program must be absolute".to_owned());
     }
-    let loads = |name: &&String| {
-        let name = name.to_ascii_uppercase();
-        name == "PATH" || name.starts_with("LD_") || name.starts_with("DYLD_")
-    };
-    let steered = spec.env.keys().find(loads)?;
-    Some(format!("its variable {steered} decides what is run"))
+    let steered = spec.env.keys().find(|name| !is_harmless(name))?;
+    Some(format!("its variable {steered} may decide what is run"))
+}
+
+/// Whether a variable decides nothing but how a program talks. Shells and interpreters take code
+/// from many others (`BASH_ENV`, `NODE_OPTIONS`, `PYTHONPATH`, `LD_PRELOAD`), and nobody knows all.
+fn is_harmless(name: &str) -> bool {
+    matches!(name, "LANG" | "TZ" | "TERM" | "NO_COLOR") || name.starts_with("LC_")
 }
 
 /// The input of a run, as the flow's context.
@@ -158,7 +160,7 @@ mod tests {
         assert!(objects(json!({ "program": "/bin/cat" })));
         assert!(objects(json!({ "program": "./here" })));
         assert!(objects(json!({ "shell": "cat" })));
-        for name in ["PATH", "LD_PRELOAD", "Path"] {
+        for name in ["PATH", "LD_PRELOAD", "Path", "BASH_ENV", "NODE_OPTIONS", "LC"] {
             assert!(objects(json!({ "program": "cat", "env": { name: "x" } })), "{name}");
         }
         assert!(objection(&spec(json!({ "shell": "true" })), &["sh".to_owned()]).is_none());

@@ -25,7 +25,8 @@ use crate::server::{App, Shared};
 /// What a worker showed, with the task that it stands for.
 pub(crate) enum Worker {
     Token(CapToken, TaskId),
-    Handle(TaskId, u32),
+    /// With the handle itself where it is lent to a login, which may end while a body comes.
+    Handle(TaskId, u32, Option<String>),
 }
 
 /// Looked up before the body is read: who is nobody sends none.
@@ -36,10 +37,10 @@ impl FromRequestParts<Shared> for Worker {
         let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
         if parse_handle(&bearer).is_ok() {
             if let Some((task, attempt)) = app.links.leases.find(&bearer) {
-                return Ok(Self::Handle(task, attempt));
+                return Ok(Self::Handle(task, attempt, Some(bearer)));
             }
             let found = app.engine.resolve_handle(&bearer).await;
-            return found.map(|(task, attempt)| Self::Handle(task, attempt)).map_err(ended);
+            return found.map(|(task, attempt)| Self::Handle(task, attempt, None)).map_err(ended);
         }
         let token = decode(&bearer)?;
         let task = app.engine.task_id_from_token(&token).await.map_err(ended)?;
@@ -61,7 +62,7 @@ impl Worker {
 
     pub(crate) fn task(&self) -> TaskId {
         match self {
-            Self::Token(_, task) | Self::Handle(task, _) => *task,
+            Self::Token(_, task) | Self::Handle(task, ..) => *task,
         }
     }
 
@@ -83,12 +84,12 @@ impl Worker {
     async fn payload(&self, app: &Shared) -> Result<WorkerPayload, Problem> {
         let payload = match self {
             Self::Token(token, task) => app.engine.fetch_worker_payload(token, task).await,
-            Self::Handle(task, _) => app.engine.fetch_worker_payload_trusted(task).await,
+            Self::Handle(task, ..) => app.engine.fetch_worker_payload_trusted(task).await,
         }
         .map_err(ended)?;
         match self {
             // The next attempt may have begun since the handle was looked up.
-            Self::Handle(_, attempt) if *attempt != payload.attempt => {
+            Self::Handle(_, attempt, _) if *attempt != payload.attempt => {
                 Err(Problem::attempt_ended())
             }
             _ => Ok(payload),
@@ -113,10 +114,13 @@ impl Worker {
                 };
                 engine.submit_output(token, &task, attempt, event).await
             }
-            Self::Handle(_, own) if attempt.is_some_and(|named| named != *own) => {
+            Self::Handle(_, own, _) if attempt.is_some_and(|named| named != *own) => {
                 return Err(Problem::attempt_ended());
             }
-            Self::Handle(_, own) => engine.append_output_trusted(&task, *own, event).await,
+            Self::Handle(_, _, Some(lent)) if app.links.leases.find(lent).is_none() => {
+                return Err(Problem::attempt_ended());
+            }
+            Self::Handle(_, own, _) => engine.append_output_trusted(&task, *own, event).await,
         }
         .map_err(ended)
     }

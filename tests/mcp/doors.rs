@@ -68,6 +68,8 @@ async fn sessions_of_the_protocol_are_capped_and_go_with_their_clients() {
     let opened = greet(&desk, &desk.admin, None).await;
     let session = opened.headers()["mcp-session-id"].to_str().unwrap().to_owned();
     problem(greet(&desk, &desk.admin, None).await, 503, "too_many_streams").await;
+    let newest = Some(("Mcp-Protocol-Version", "2026-07-28"));
+    problem(greet(&desk, &desk.admin, newest).await, 503, "too_many_streams").await;
     let left = desk.ask(Method::DELETE, "/mcp", &desk.admin).header("Mcp-Session-Id", session);
     assert!(left.send().await.unwrap().status().is_success());
     assert_eq!(greet(&desk, &desk.admin, None).await.status(), 200);

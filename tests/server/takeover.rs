@@ -2,6 +2,8 @@
 
 use adjutant::DispatchOutcome;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::desk::{Desk, problem};
 use crate::line::{Line, bearing, refusal};
@@ -58,6 +60,37 @@ async fn what_was_asked_of_the_older_holder_is_asked_of_the_newer_one() {
     let handle = spawn["worker_handle"].as_str().unwrap();
     assert_eq!(desk.submit(handle, "in time").await.status(), 204);
     line.reply(&spawn, "spawn_ack", json!({})).await;
+    assert_eq!(dispatch.end().await.unwrap(), DispatchOutcome::Pass(json!("in time")));
+}
+
+#[tokio::test]
+async fn a_post_that_was_under_way_when_another_login_took_over_does_not_count() {
+    let desk = Desk::new().await;
+    let first = desk.log_in(json!({ "roles": ["desk"] })).await;
+    let mut line = Line::open(&desk, &first).await;
+    let dispatch = desk.dispatch("desk", "count").await;
+    let old = line.expect("spawn").await;
+    let address = desk.base.strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /v1/worker/submit HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+         Content-Length: 4\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        old["worker_handle"].as_str().unwrap()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut first_line = [0; 12];
+    socket.read_exact(&mut first_line).await.unwrap();
+    assert_eq!(&first_line, b"HTTP/1.1 100", "the handle was looked up, the body is awaited");
+
+    let second = desk.log_in(json!({ "roles": ["desk"], "take_over": true })).await;
+    socket.write_all(b"late").await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("HTTP/1.1 410 "), "{answer}");
+
+    let mut line = Line::open(&desk, &second).await;
+    let spawn = line.expect("spawn").await;
+    line.reply(&spawn, "spawn_ack", json!({ "value": "in time" })).await;
     assert_eq!(dispatch.end().await.unwrap(), DispatchOutcome::Pass(json!("in time")));
 }
 

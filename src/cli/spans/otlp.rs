@@ -16,7 +16,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::Layer;
 
 use super::{Boxed, Config};
 
@@ -59,7 +59,7 @@ pub(crate) fn begin(config: &Config) -> anyhow::Result<(Option<Boxed>, Sending)>
         .with_resource(Resource::builder().with_service_name("adjutant").build())
         .with_batch_exporter(exporter)
         .build();
-    let filter = EnvFilter::try_new(&config.otlp_level)?;
+    let filter = crate::cli::log::filter(&config.otlp_level)?;
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("adjutant"));
     Ok((Some(layer.with_filter(filter).boxed()), Sending(Some(provider))))
 }

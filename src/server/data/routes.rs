@@ -140,7 +140,10 @@ pub(crate) async fn emit(
     }
     let file = receive(&app, body, max).await?;
     let arrived = Arrived { name, media: media(&headers), scope, file };
-    let record = app.data.keep(arrived).await?;
+    // In a task of its own: a caller that goes away must not leave a body that is in no book.
+    let own = app.clone();
+    let kept = tokio::spawn(async move { own.data.keep(arrived).await }).await;
+    let record = kept.map_err(|error| EngineError::Internal(error.to_string()))??;
     let shown = json!({
         "data_id": id_of(&record.hash),
         "hash": record.hash,
