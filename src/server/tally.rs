@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::engine::Delivery;
+use crate::engine::{Delivery, Engine, EventFeed};
 use crate::server::App;
 
 /// How a task ended.
@@ -183,9 +183,13 @@ impl Tally {
         }
     }
 
-    /// Takes over the tasks that were there before it.
+    /// Takes over the tasks that are there, and nothing else of what it knew of tasks.
     fn begin(&self, unsettled: Vec<(TaskId, TaskStatus)>) {
         let mut lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        lives.clear();
+        for gauge in [&self.queued, &self.running, &self.suspended] {
+            gauge.set(0);
+        }
         for (task, status) in unsettled {
             self.gauge(status).inc();
             lives.insert(task, Life { status, since: None });
@@ -195,18 +199,29 @@ impl Tally {
 
 /// Counts every event from now on, until the engine is gone or the task is aborted.
 pub(crate) async fn follow(app: &App) -> Result<JoinHandle<()>, EngineError> {
-    let look = |state: &mut adjutant_actors::state::EngineState| {
-        (state.last_seq(), state.unsettled_tasks())
-    };
-    let (last, unsettled) = app.engine.with_state("last_seq", look).await?;
-    app.tally.begin(unsettled);
-    let mut feed = app.engine.event_feed(last).await?;
-    let tally = Arc::clone(&app.tally);
+    let (engine, tally) = (app.engine.unanchored(), Arc::clone(&app.tally));
+    let (_, mut feed) = begin(&engine, &tally).await?;
     Ok(tokio::spawn(async move {
         while let Some(delivery) = feed.next().await {
             tally.count(&delivery);
+            // Tasks may have ended in what was missed: it begins again with those that are there.
+            if let Delivery::Missed { to, .. } = delivery {
+                let Ok((last, again)) = begin(&engine, &tally).await else { return };
+                tally.missed.inc_by(last.saturating_sub(to));
+                feed = again;
+            }
         }
     }))
+}
+
+/// Takes the unsettled tasks over; gives the newest event's number and the events from there on.
+async fn begin(engine: &Engine, tally: &Tally) -> Result<(u64, EventFeed), EngineError> {
+    let look = |state: &mut adjutant_actors::state::EngineState| {
+        (state.last_seq(), state.unsettled_tasks())
+    };
+    let (last, unsettled) = engine.with_state("last_seq", look).await?;
+    tally.begin(unsettled);
+    Ok((last, engine.event_feed(last).await?))
 }
 
 #[cfg(test)]
@@ -231,6 +246,17 @@ mod tests {
         for line in ["queue_wait_seconds_sum 2.0", "attempt_seconds_sum 3.0"] {
             assert!(text.contains(&format!("adjutant_{line}\n")), "{text}");
         }
+        assert!(tally.lives.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_task_whose_end_was_missed_is_counted_no_more() {
+        let (tally, gone, there) = (Tally::default(), TaskId::from_bits(1), TaskId::from_bits(2));
+        tally.apply(&Event::TaskCreated { task_id: gone }, Instant::now());
+        tally.begin(vec![(there, TaskStatus::Running)]);
+        assert_eq!((tally.queued.get(), tally.running.get()), (0, 1));
+        tally.apply(&Event::TaskPass { task_id: there, result: true.into() }, Instant::now());
+        assert_eq!(tally.running.get(), 0);
         assert!(tally.lives.lock().unwrap().is_empty());
     }
 }
