@@ -9,8 +9,7 @@ use adjutant::server::ServerCfg;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, calm, problem};
-use crate::runs::{identity, one_step};
+use crate::desk::{Desk, calm, identity, one_step, problem};
 
 /// A desk with the function `second`, which says no the first time and yes later.
 async fn desk() -> Desk {

@@ -11,26 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 
-use crate::desk::{Desk, calm, problem};
-
-/// A blueprint with one step of an agent.
-pub(crate) fn one_step(agent: &Value) -> Value {
-    json!({
-        "id": "one", "agents": [agent],
-        "flow": {
-            "kind": "step", "ref": agent["name"],
-            "in": { "op": "path", "at": "$.x" }, "out": { "op": "path", "at": "$.y" }
-        }
-    })
-}
-
-pub(crate) fn identity() -> Value {
-    json!({ "name": "echo", "kind": "rust_fn", "spec": { "fn_id": "identity" } })
-}
-
-fn ask() -> Value {
-    json!({ "name": "ask", "kind": "ask", "spec": {} })
-}
+use crate::desk::{Desk, ask, calm, held, identity, one_step, problem, until};
 
 fn gated() -> Value {
     json!({ "name": "gate", "kind": "rust_fn", "spec": { "fn_id": "gate" } })
@@ -48,23 +29,6 @@ async fn gated_desk(cfg: ServerCfg) -> (Desk, Arc<Semaphore>) {
         }
     });
     (Desk::with(calm(), ServerCfg { functions, ..cfg }).await, gate)
-}
-
-pub(crate) async fn held(desk: &Desk, id: &Value) -> Value {
-    let path = format!("/v1/runs/{}?hold=25", id.as_str().unwrap());
-    desk.get(&path, &desk.admin).await.json().await.unwrap()
-}
-
-/// Looks at a run until it stands so.
-pub(crate) async fn until(desk: &Desk, id: &Value, status: &str) -> Value {
-    let path = format!("/v1/runs/{}", id.as_str().unwrap());
-    loop {
-        let run: Value = desk.get(&path, &desk.admin).await.json().await.unwrap();
-        if run["status"] == status {
-            return run;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]
