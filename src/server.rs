@@ -42,6 +42,7 @@ use tally::Tally;
 use throttle::Throttle;
 
 mod admin;
+mod aliases;
 mod blueprints;
 mod browser;
 mod caller;
@@ -273,13 +274,14 @@ fn closed() -> std::io::Error {
 fn quick() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(health::live))
+        .routes(routes!(aliases::healthz))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
         .routes(routes!(supervision::read))
         .routes(routes!(doctor::read))
         .routes(routes!(openapi::document))
         .routes(routes!(browser::link))
-        .routes(routes!(sessions::attach, lists::sessions))
+        .routes(routes!(sessions::attach, lists::sessions, aliases::detach))
         .routes(routes!(sessions::detach, sessions::read))
         .routes(routes!(sessions::heartbeat))
         .routes(routes!(tasks::start, lists::tasks))
@@ -288,7 +290,12 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(runs::routes::start, runs::routes::list))
         .routes(routes!(runs::routes::cancel))
         .routes(routes!(blueprints::list))
-        .routes(routes!(blueprints::put, blueprints::read, blueprints::archive))
+        .routes(routes!(
+            blueprints::put,
+            blueprints::read,
+            blueprints::archive,
+            aliases::put_blueprint
+        ))
         .routes(routes!(blueprints::head))
         .routes(routes!(blueprints::history))
         .routes(routes!(blueprints::unarchive))

@@ -56,7 +56,7 @@ fn archived(id: &str) -> Problem {
 /// A version of a blueprint. The time is in milliseconds since 1970.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "a shape for the document")]
-struct VersionShown {
+pub(crate) struct VersionShown {
     id: String,
     /// Hash of its content.
     hash: String,
