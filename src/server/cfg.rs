@@ -28,6 +28,9 @@ pub struct ServerCfg {
     pub connections: usize,
     /// Longest that a connection may take to say the head of its next request.
     pub header_time: Duration,
+    /// Longest that a peer may take nothing of what is sent to it; on Linux only. 0 leaves it to the
+    /// system, which tries for many minutes.
+    pub deaf_time: Duration,
     /// Bearers in a row that may turn out to be none, for one caller; all callers together have
     /// ten times as many.
     pub failures: u32,
@@ -84,6 +87,7 @@ impl Default for ServerCfg {
             streams: 4096,
             connections: 8192,
             header_time: Duration::from_secs(30),
+            deaf_time: Duration::from_secs(60),
             failures: 64,
             failure_heals: Duration::from_secs(1),
             links: LinkCfg::default(),
