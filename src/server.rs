@@ -126,7 +126,7 @@ impl App {
         let data = Data::open(engine.clone(), cfg.clone()).await?;
         Ok(Self {
             runs,
-            dispatched: Dispatched::default(),
+            dispatched: Dispatched::new(cfg.dispatches, cfg.dispatch_bytes),
             data,
             epoch: lists::epoch(&engine),
             guard: Guard::new(&cfg.hosts, &cfg.origins),

@@ -46,6 +46,10 @@ pub struct ServerCfg {
     pub functions: Functions,
     /// Runs that are carried on at a time, at most.
     pub runs: usize,
+    /// Dispatches of single tasks that wait for a place at their agent, at most.
+    pub dispatches: usize,
+    /// Bytes of the documents and prompts that such dispatches keep, at most.
+    pub dispatch_bytes: usize,
     /// Bounds of the data plane.
     pub data: DataCfg,
     /// Where the server keeps what is not the engine's; otherwise in memory.
@@ -95,6 +99,8 @@ impl Default for ServerCfg {
             programs: Vec::new(),
             functions: Functions::new(),
             runs: 256,
+            dispatches: 1024,
+            dispatch_bytes: 64 << 20,
             data: DataCfg::default(),
             shelf: Arc::new(MemoryShelf::default()),
         }
