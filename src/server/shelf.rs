@@ -89,16 +89,17 @@ pub enum DataKey {
 
 /// A place for what the server keeps. All calls block, and each is one step.
 pub trait Shelf: Send + Sync {
-    /// Gives a key to a run, or tells which run has it.
+    /// The run that has a key.
     ///
     /// # Errors
     /// Those of the place.
-    fn claim_run(
-        &self,
-        key: &str,
-        fresh: &ClaimedRun,
-        now: u64,
-    ) -> Result<ClaimedRun, JournalError>;
+    fn claimed_run(&self, key: &str) -> Result<Option<ClaimedRun>, JournalError>;
+
+    /// Gives a key to a run, whoever had it.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn claim_run(&self, key: &str, run: &ClaimedRun, now: u64) -> Result<(), JournalError>;
 
     /// Makes a document the newest version of its blueprint.
     ///

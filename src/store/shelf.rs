@@ -70,26 +70,17 @@ fn record(row: &Row<'_>) -> rusqlite::Result<DataRecord> {
     })
 }
 
-fn claim(
-    change: &Transaction<'_>,
-    key: &str,
-    fresh: &ClaimedRun,
-    now: u64,
-) -> rusqlite::Result<Option<(String, String)>> {
-    let held = "SELECT run, body FROM run_keys WHERE key = ?1";
-    let held = change.query_row(held, [key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    if held.is_none() {
-        change.execute(
-            "INSERT INTO run_keys (key, run, body, at) VALUES (?1, ?2, ?3, ?4)",
-            params![key, fresh.run.to_string(), fresh.body, now.cast_signed()],
-        )?;
-        change.execute(
-            "DELETE FROM run_keys WHERE key IN
-             (SELECT key FROM run_keys ORDER BY at DESC, key LIMIT 16 OFFSET ?1)",
-            [count(KEYS_MAX)],
-        )?;
-    }
-    Ok(held)
+fn claim(change: &Transaction<'_>, key: &str, run: &ClaimedRun, now: u64) -> rusqlite::Result<()> {
+    change.execute(
+        "INSERT OR REPLACE INTO run_keys (key, run, body, at) VALUES (?1, ?2, ?3, ?4)",
+        params![key, run.run.to_string(), run.body, now.cast_signed()],
+    )?;
+    change.execute(
+        "DELETE FROM run_keys WHERE key IN
+         (SELECT key FROM run_keys ORDER BY at DESC, key LIMIT 16 OFFSET ?1)",
+        [count(KEYS_MAX)],
+    )?;
+    Ok(())
 }
 
 fn put(change: &Transaction<'_>, version: &BlueprintVersion) -> rusqlite::Result<Put> {
@@ -128,18 +119,20 @@ fn put(change: &Transaction<'_>, version: &BlueprintVersion) -> rusqlite::Result
 }
 
 impl Shelf for SqliteStore {
-    fn claim_run(
-        &self,
-        key: &str,
-        fresh: &ClaimedRun,
-        now: u64,
-    ) -> Result<ClaimedRun, JournalError> {
-        let (key, own) = (key.to_owned(), fresh.clone());
-        let Some((run, body)) = self.change(move |change| claim(change, &key, &own, now))? else {
-            return Ok(fresh.clone());
-        };
+    fn claimed_run(&self, key: &str) -> Result<Option<ClaimedRun>, JournalError> {
+        let sql = "SELECT run, body FROM run_keys WHERE key = ?1";
+        let pair = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let held: Option<(String, String)> =
+            self.read(|conn| conn.prepare_cached(sql)?.query_row([key], pair).optional())?;
         let damaged = |_| JournalError::Misuse("a key names no run".to_owned());
-        Ok(ClaimedRun { run: run.parse().map_err(damaged)?, body })
+        let held =
+            held.map(|(run, body)| Ok(ClaimedRun { run: run.parse().map_err(damaged)?, body }));
+        held.transpose()
+    }
+
+    fn claim_run(&self, key: &str, run: &ClaimedRun, now: u64) -> Result<(), JournalError> {
+        let (key, run) = (key.to_owned(), run.clone());
+        self.change(move |change| claim(change, &key, &run, now))
     }
 
     fn put_blueprint(&self, version: &BlueprintVersion) -> Result<Put, JournalError> {

@@ -95,6 +95,21 @@ async fn a_key_starts_one_run_and_refuses_another_body() {
 }
 
 #[tokio::test]
+async fn a_refused_start_leaves_its_key_free() {
+    let desk = Desk::new().await;
+    let start = async |operator: Value| {
+        let blueprint = one_step(&identity());
+        let body = json!({ "blueprint": blueprint, "input": { "x": 1 }, "operator": operator });
+        let ask = desk.ask(Method::POST, "/v1/runs?wait=20", &desk.admin).json(&body);
+        ask.header("idempotency-key", "nightly").send().await.unwrap()
+    };
+    let nobody = json!({ "operator_backend_id": "nobody" });
+    problem(start(nobody).await, 400, "invalid_argument").await;
+    let run: Value = start(json!({})).await.json().await.unwrap();
+    assert_eq!(run["status"], "pass");
+}
+
+#[tokio::test]
 async fn a_run_waits_for_its_answer_and_goes_on_with_it() {
     let desk = Desk::new().await;
     let body = json!({ "blueprint": one_step(&ask()), "input": { "x": "well?" } });

@@ -45,24 +45,21 @@ fn bare(version: &BlueprintVersion, archived: bool) -> BlueprintVersion {
 }
 
 impl Shelf for MemoryShelf {
-    fn claim_run(
-        &self,
-        key: &str,
-        fresh: &ClaimedRun,
-        _now: u64,
-    ) -> Result<ClaimedRun, JournalError> {
+    fn claimed_run(&self, key: &str) -> Result<Option<ClaimedRun>, JournalError> {
+        Ok(self.lock().keys.get(key).cloned())
+    }
+
+    fn claim_run(&self, key: &str, run: &ClaimedRun, _now: u64) -> Result<(), JournalError> {
         let mut inner = self.lock();
-        if let Some(held) = inner.keys.get(key) {
-            return Ok(held.clone());
+        if inner.keys.insert(key.to_owned(), run.clone()).is_none() {
+            inner.order.push_back(key.to_owned());
         }
-        inner.keys.insert(key.to_owned(), fresh.clone());
-        inner.order.push_back(key.to_owned());
         while inner.order.len() > KEYS_MAX {
             if let Some(oldest) = inner.order.pop_front() {
                 inner.keys.remove(&oldest);
             }
         }
-        Ok(fresh.clone())
+        Ok(())
     }
 
     fn put_blueprint(&self, version: &BlueprintVersion) -> Result<Put, JournalError> {
