@@ -34,7 +34,7 @@ pub use data::DataCfg;
 use dispatch::Dispatched;
 use guard::Guard;
 use links::Links;
-use listen::Places;
+use listen::{Places, Times};
 use problem::Problem;
 use runs::Runs;
 pub use shelf::{BlueprintVersion, ClaimedRun, DataKey, DataRecord, MemoryShelf, Put, Shelf};
@@ -127,7 +127,7 @@ impl App {
         let data = Data::open(engine.clone(), cfg.clone()).await?;
         Ok(Self {
             runs,
-            dispatched: Dispatched::default(),
+            dispatched: Dispatched::new(cfg.dispatches, cfg.dispatch_bytes),
             data,
             epoch: lists::epoch(&engine),
             guard: Guard::new(&cfg.hosts, &cfg.origins),
@@ -236,9 +236,10 @@ impl Server {
         let Self { listener, app } = self;
         let _tally = app.begin().await?;
         let _links = EndOfLinks(app.links.clone());
-        let (places, header_time) = (app.places.clone(), app.cfg.header_time);
+        let times = Times { head: app.cfg.header_time, deaf: app.cfg.deaf_time };
         let routes = router(app.clone());
-        let serving = listen::serve(listener, routes, places, header_time, app.closing.clone());
+        let places = app.places.clone();
+        let serving = listen::serve(listener, routes, places, times, app.closing.clone());
         let mut serving = pin!(serving);
         tokio::select! {
             () = &mut serving => return Err(closed()),

@@ -28,6 +28,9 @@ pub struct ServerCfg {
     pub connections: usize,
     /// Longest that a connection may take to say the head of its next request.
     pub header_time: Duration,
+    /// Longest that a peer may take nothing of what is sent to it; on Linux only. 0 leaves it to the
+    /// system, which tries for many minutes.
+    pub deaf_time: Duration,
     /// Bearers in a row that may turn out to be none, for one caller; all callers together have
     /// ten times as many.
     pub failures: u32,
@@ -43,6 +46,10 @@ pub struct ServerCfg {
     pub functions: Functions,
     /// Runs that are carried on at a time, at most.
     pub runs: usize,
+    /// Dispatches of single tasks that wait for a place at their agent, at most.
+    pub dispatches: usize,
+    /// Bytes of the documents and prompts that such dispatches keep, at most.
+    pub dispatch_bytes: usize,
     /// Bounds of the data plane.
     pub data: DataCfg,
     /// Where the server keeps what is not the engine's; otherwise in memory.
@@ -84,6 +91,7 @@ impl Default for ServerCfg {
             streams: 4096,
             connections: 8192,
             header_time: Duration::from_secs(30),
+            deaf_time: Duration::from_secs(60),
             failures: 64,
             failure_heals: Duration::from_secs(1),
             links: LinkCfg::default(),
@@ -91,6 +99,8 @@ impl Default for ServerCfg {
             programs: Vec::new(),
             functions: Functions::new(),
             runs: 256,
+            dispatches: 1024,
+            dispatch_bytes: 64 << 20,
             data: DataCfg::default(),
             shelf: Arc::new(MemoryShelf::default()),
         }

@@ -6,6 +6,7 @@ mod api;
 mod blueprints;
 mod child;
 mod data;
+mod deaf;
 mod desk;
 mod dispatch;
 mod doors;
