@@ -36,7 +36,7 @@ async fn drive(args: &[&str], bearer: &str) {
     let (told, error) =
         (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success(), "{args:?}\n{told}\n{error}");
-    assert_eq!(told.lines().filter(|line| line.starts_with("seen: ")).count(), 11, "{told}");
+    assert_eq!(told.lines().filter(|line| line.starts_with("seen: ")).count(), 12, "{told}");
 }
 
 #[tokio::test]
