@@ -129,6 +129,12 @@ impl Settings {
         })
     }
 
+    /// Whether nobody said anything of a setting.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        let mut all = self.origins.iter();
+        all.any(|(key, origin)| key.name == name && *origin == Origin::Default)
+    }
+
     /// As [`Self::shown`], for programs.
     pub(crate) fn json(&self) -> serde_json::Value {
         let shown = self.shown().map(|(key, value, origin)| {

@@ -1,6 +1,6 @@
 """Drives a server with the official Python client of the Model Context Protocol.
 
-    client.py MODE stdio PROGRAM
+    client.py MODE stdio PROGRAM ARGUMENT...
     client.py MODE http URL        (the bearer is in ADJUTANT_BEARER)
 
 MODE is `auto`, which speaks the newest revision, or `legacy`, which opens a session. It ends with
@@ -77,12 +77,12 @@ def refused(result, code):
 
 
 class Case:
-    def __init__(self, mode, transport, place):
-        self.mode, self.transport, self.place = mode, transport, place
+    def __init__(self, mode, transport, place, *args):
+        self.mode, self.transport, self.place, self.args = mode, transport, place, list(args)
 
     def connect(self, **settings):
         if self.transport == "stdio":
-            server = stdio_client(StdioServerParameters(command=self.place, args=["mcp", "--store", "none"]))
+            server = stdio_client(StdioServerParameters(command=self.place, args=self.args))
         else:
             headers = {"Authorization": f"Bearer {os.environ['ADJUTANT_BEARER']}"}
             http = httpx2.AsyncClient(headers=headers, timeout=LONG)
