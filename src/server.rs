@@ -69,6 +69,7 @@ mod questions;
 mod runs;
 mod sessions;
 pub(crate) mod shelf;
+mod sink;
 mod supervision;
 mod tally;
 mod tasks;
@@ -84,6 +85,7 @@ pub use listen::raise_descriptor_limit;
 #[cfg(feature = "mcp")]
 pub use mcp::serve_stdio;
 pub use openapi::openapi;
+pub use sink::DataSink;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -193,7 +195,19 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) })
+        let server = Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) };
+        server.app.cfg.sink.is_at(&server.base()?);
+        Ok(server)
+    }
+
+    /// Where others find it.
+    fn base(&self) -> std::io::Result<String> {
+        let address = self.local_addr()?;
+        Ok(match self.app.cfg.hosts.first() {
+            // Behind a proxy, which speaks TLS and has a name.
+            Some(host) if !address.ip().is_loopback() => format!("https://{host}"),
+            _ => format!("http://{address}"),
+        })
     }
 
     /// Where it listens.
@@ -210,12 +224,7 @@ impl Server {
     /// # Errors
     /// Those of the operating system.
     pub fn page_link(&self) -> std::io::Result<String> {
-        let (address, path) = (self.local_addr()?, self.app.browsers.link()?);
-        Ok(match self.app.cfg.hosts.first() {
-            // Behind a proxy, which speaks TLS and has a name.
-            Some(host) if !address.ip().is_loopback() => format!("https://{host}{path}"),
-            _ => format!("http://{address}{path}"),
-        })
+        Ok(format!("{}{}", self.base()?, self.app.browsers.link()?))
     }
 
     /// Answers until `stop` is cancelled, then brings the engine down and ends.

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use adjutant::CancellationToken;
 use adjutant::server::{About, RecentErrors, ServerCfg, serve_stdio};
+use adjutant::{CancellationToken, LayerRegistry};
 use anyhow::bail;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -74,7 +74,7 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
     let place = Place::named(store);
     let store = tokio::task::spawn_blocking(move || place.open_with(kept)).await??;
     let folder = store.as_ref().map(|store| store.path().to_owned());
-    let (engine, shelf) = open_engine(store, engine).await?;
+    let (engine, shelf) = open_engine(store, engine, LayerRegistry::standard()).await?;
     let lapses = engine.start_detach_loop();
     let stop = CancellationToken::new();
     let signals = tokio::spawn(listen(signals, stop.clone()));

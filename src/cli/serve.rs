@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use adjutant::server::{
-    About, AdminToken, MemoryShelf, RecentErrors, Server, ServerCfg, Shelf, raise_descriptor_limit,
+    About, AdminToken, DataSink, MemoryShelf, RecentErrors, Server, ServerCfg, Shelf,
+    raise_descriptor_limit,
 };
 use adjutant::store::SqliteStore;
 use adjutant::{CancellationToken, Engine, EngineCfg, LayerRegistry};
@@ -65,10 +66,12 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
         bail!("without a store, name the file of the admin's token with --admin-token-file");
     };
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
-    let (engine, shelf) = open_engine(store, engine).await?;
+    let sink = DataSink::default();
+    let layers = sink.layers(LayerRegistry::standard());
+    let (engine, shelf) = open_engine(store, engine, layers).await?;
     let lapses = engine.start_detach_loop();
     let about = About { settings: shown, store: folder.clone(), errors };
-    let cfg = ServerCfg { about, shelf, ..server };
+    let cfg = ServerCfg { about, shelf, sink, ..server };
     let server = Server::bind(engine.clone(), listen, admin, cfg)
         .await
         .with_context(|| format!("{listen} cannot be listened on"))?;
@@ -100,14 +103,15 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
 pub(crate) async fn open_engine(
     store: Option<SqliteStore>,
     mut cfg: EngineCfg,
+    layers: LayerRegistry,
 ) -> anyhow::Result<(Engine, Arc<dyn Shelf>)> {
     let Some(store) = store else {
-        let engine = Engine::new_with_layers(cfg, LayerRegistry::standard());
+        let engine = Engine::new_with_layers(cfg, layers);
         return Ok((engine, Arc::new(MemoryShelf::default())));
     };
     cfg.token_keys = store.keys();
     let store = Arc::new(store);
-    let engine = Engine::open(cfg, LayerRegistry::standard(), store.clone()).await?;
+    let engine = Engine::open(cfg, layers, store.clone()).await?;
     for row in &engine.recovery().set_aside {
         say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
     }

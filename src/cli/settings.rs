@@ -16,7 +16,7 @@ pub(crate) mod keys;
 pub(crate) mod value;
 
 /// Variables that are no settings of a server.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 8] = [
     "ADJUTANT_CONFIG",
     "ADJUTANT_SERVER",
     "ADJUTANT_TOKEN_FILE",
@@ -24,6 +24,7 @@ const OTHER_VARIABLES: [&str; 7] = [
     "ADJUTANT_TASK_ID",
     "ADJUTANT_ATTEMPT",
     "ADJUTANT_AGENT",
+    "ADJUTANT_DATA_SINK",
 ];
 
 /// Where a value came from.

@@ -16,6 +16,7 @@ mod lists;
 mod operators;
 mod restart;
 mod runs;
+mod sink;
 mod streams;
 mod swaps;
 mod takeover;

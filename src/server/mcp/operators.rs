@@ -179,6 +179,9 @@ struct Request {
     /// Of a spawn: a bearer for the worker's routes over HTTP, where the work is done there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     worker_handle: Option<String>,
+    /// Of a spawn: where large outputs go, with that bearer, where the program lists the layer `sink`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data_sink_endpoint: Option<String>,
     /// Of an ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     question: Option<Value>,
