@@ -37,7 +37,9 @@ use links::Links;
 use listen::Places;
 use problem::Problem;
 use runs::Runs;
-pub use shelf::{BlueprintVersion, ClaimedRun, DataKey, DataRecord, MemoryShelf, Put, Shelf};
+pub use shelf::{
+    BlueprintVersion, ClaimedRun, DataKey, DataRecord, KeptLogin, MemoryShelf, Put, Shelf,
+};
 use tally::Tally;
 use throttle::Throttle;
 
@@ -242,6 +244,10 @@ impl Server {
         grace: Duration,
     ) -> std::io::Result<ShutdownReport> {
         let Self { listener, app } = self;
+        // Before the runs that may ask them go on.
+        let known = app.links.take_up(&app.engine, &app.cfg.shelf).await;
+        let known = known.map_err(|problem| std::io::Error::other(problem.detail().to_owned()))?;
+        tracing::info!(known, "operators are known again");
         let _tally = app.begin().await?;
         let _links = EndOfLinks(app.links.clone());
         let (places, header_time) = (app.places.clone(), app.cfg.header_time);

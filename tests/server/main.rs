@@ -13,6 +13,7 @@ mod limits;
 mod line;
 mod links;
 mod lists;
+mod logins;
 mod operators;
 mod restart;
 mod runs;

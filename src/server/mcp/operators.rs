@@ -288,6 +288,6 @@ struct Left {
 async fn leave(call: Call, leave: Leave) -> Result<Reply<Left>, Problem> {
     let link = link(&call, &leave.sid, leave.token.as_deref())?;
     let unanswered = link.standing().unanswered;
-    let left = leave.confirm && call.app.links.log_out(&call.app.engine, &leave.sid);
+    let left = leave.confirm && call.app.links.log_out(&call.app.engine, &leave.sid).await;
     Ok(Reply::Done(Left { sid: leave.sid, left, unanswered }))
 }
