@@ -37,7 +37,9 @@ use links::Links;
 use listen::{Places, Times};
 use problem::Problem;
 use runs::Runs;
-pub use shelf::{BlueprintVersion, ClaimedRun, DataKey, DataRecord, MemoryShelf, Put, Shelf};
+pub use shelf::{
+    BlueprintVersion, ClaimedRun, DataKey, DataRecord, KeptLogin, MemoryShelf, Put, Shelf,
+};
 use tally::Tally;
 use throttle::Throttle;
 
@@ -70,6 +72,7 @@ mod questions;
 mod runs;
 mod sessions;
 pub(crate) mod shelf;
+mod sink;
 mod supervision;
 mod tally;
 mod tasks;
@@ -85,6 +88,7 @@ pub use listen::raise_descriptor_limit;
 #[cfg(feature = "mcp")]
 pub use mcp::serve_stdio;
 pub use openapi::openapi;
+pub use sink::DataSink;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -194,7 +198,19 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) })
+        let server = Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) };
+        server.app.cfg.sink.is_at(&server.base()?);
+        Ok(server)
+    }
+
+    /// Where others find it.
+    fn base(&self) -> std::io::Result<String> {
+        let address = self.local_addr()?;
+        Ok(match self.app.cfg.hosts.first() {
+            // Behind a proxy, which speaks TLS and has a name.
+            Some(host) if !address.ip().is_loopback() => format!("https://{host}"),
+            _ => format!("http://{address}"),
+        })
     }
 
     /// Where it listens.
@@ -211,12 +227,7 @@ impl Server {
     /// # Errors
     /// Those of the operating system.
     pub fn page_link(&self) -> std::io::Result<String> {
-        let (address, path) = (self.local_addr()?, self.app.browsers.link()?);
-        Ok(match self.app.cfg.hosts.first() {
-            // Behind a proxy, which speaks TLS and has a name.
-            Some(host) if !address.ip().is_loopback() => format!("https://{host}{path}"),
-            _ => format!("http://{address}{path}"),
-        })
+        Ok(format!("{}{}", self.base()?, self.app.browsers.link()?))
     }
 
     /// Answers until `stop` is cancelled, then brings the engine down and ends.
@@ -234,6 +245,10 @@ impl Server {
         grace: Duration,
     ) -> std::io::Result<ShutdownReport> {
         let Self { listener, app } = self;
+        // Before the runs that may ask them go on.
+        let known = app.links.take_up(&app.engine, &app.cfg.shelf).await;
+        let known = known.map_err(|problem| std::io::Error::other(problem.detail().to_owned()))?;
+        tracing::info!(known, "operators are known again");
         let _tally = app.begin().await?;
         let _links = EndOfLinks(app.links.clone());
         let times = Times { head: app.cfg.header_time, deaf: app.cfg.deaf_time };

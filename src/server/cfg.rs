@@ -8,6 +8,7 @@ use crate::server::data::DataCfg;
 use crate::server::doctor::RecentErrors;
 use crate::server::link::LinkCfg;
 use crate::server::shelf::{MemoryShelf, Shelf};
+use crate::server::sink::DataSink;
 
 /// What may be said of a server. Use the struct update syntax.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ pub struct ServerCfg {
     pub dispatch_bytes: usize,
     /// Bounds of the data plane.
     pub data: DataCfg,
+    /// What the layer `sink` of the engine was given, so that it learns the server's address.
+    pub sink: DataSink,
     /// Where the server keeps what is not the engine's; otherwise in memory.
     pub shelf: Arc<dyn Shelf>,
     /// What the doctor's route tells of the set-up.
@@ -102,6 +105,7 @@ impl Default for ServerCfg {
             dispatches: 1024,
             dispatch_bytes: 64 << 20,
             data: DataCfg::default(),
+            sink: DataSink::default(),
             shelf: Arc::new(MemoryShelf::default()),
         }
     }

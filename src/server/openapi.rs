@@ -219,6 +219,15 @@ shapes! {
         /// Attempts in flight; none is ever restarted.
         attempts: usize,
         spawners: Vec<SpawnerShown>,
+        mailboxes: MailboxesShown,
+    }
+    /// Messages that actors did not take up yet, by the kind of actor.
+    MailboxesShown {
+        state: usize,
+        sessions: usize,
+        waiters: usize,
+        attempts: usize,
+        supervisors: usize,
     }
     /// Restarts of the state actor, which comes back on the same state and has no limit.
     StateRestarts { restarts: u64, limit: Option<u64> }

@@ -1,6 +1,7 @@
 //! Operators: who logs in, who holds which role, and the sockets of the logins.
 //!
-//! A login is for the life of the server: after a restart an operator logs in again.
+//! A login outlives the server where that has a store: the next one knows it by the same sid and the
+//! same bearer, with a higher generation.
 
 use adjutant_actors::model::measure::check_name;
 use adjutant_actors::model::role::Verb;
@@ -103,6 +104,7 @@ fn refused(no: NoLogin) -> Problem {
             let detail = format!("{max} operators are logged in, as many as may");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_operators", detail)
         }
+        NoLogin::Unkept(problem) => problem,
         NoLogin::Random => Problem::of_status(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the system gave no random bytes for a bearer",
@@ -202,7 +204,7 @@ pub(crate) async fn log_out(
     State(app): State<Shared>,
     Holder(sid): Holder,
 ) -> Result<StatusCode, Problem> {
-    if app.links.log_out(&app.engine, &sid) {
+    if app.links.log_out(&app.engine, &sid).await {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(gone(&app, &sid))

@@ -9,6 +9,7 @@ mod faulty;
 mod keys;
 mod layers;
 mod limits;
+mod mailboxes;
 mod output_store;
 mod public_api;
 mod questions;

@@ -49,7 +49,7 @@ impl Desk {
         Self::before(engine, ServerCfg { shelf: store, ..cfg }).await
     }
 
-    async fn before(engine: Engine, cfg: ServerCfg) -> Self {
+    pub(crate) async fn before(engine: Engine, cfg: ServerCfg) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin-token");
         let token = AdminToken::in_file(&path).unwrap();

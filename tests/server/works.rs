@@ -109,6 +109,16 @@ async fn the_metrics_count_outcomes_and_name_no_task() {
     assert!(metrics.contains("adjutant_tasks_started_total 2\n"), "{metrics}");
     assert!(metrics.contains("adjutant_live_tasks 1\n"), "{metrics}");
     assert!(!metrics.contains(&task));
+    let depth: Vec<_> =
+        metrics.lines().filter(|l| l.starts_with("adjutant_mailbox_depth")).collect();
+    let kinds = ["state", "sessions", "waiters", "attempts", "supervisors"];
+    assert_eq!(depth.len(), kinds.len(), "{depth:?}");
+    for kind in kinds {
+        let label = format!("{{actors=\"{kind}\"}} ");
+        assert!(depth.iter().any(|line| line.contains(&label)), "{kind} {depth:?}");
+    }
+    let tree: Value = desk.get("/v1/supervision", &desk.admin).await.json().await.unwrap();
+    assert_eq!(tree["mailboxes"]["waiters"], 0);
 }
 
 #[tokio::test]
