@@ -11,8 +11,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::desk::{LONG, problem};
-use crate::runs::one_step;
+use crate::desk::{LONG, one_step, problem};
 
 /// A server in a process of its own; killed when dropped.
 struct Served {

@@ -4,9 +4,8 @@ use adjutant::LayerRegistry;
 use adjutant::server::{DataSink, ServerCfg};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, calm};
+use crate::desk::{Desk, calm, one_step};
 use crate::line::Line;
-use crate::runs::one_step;
 
 /// Sends its prompt to the sink with its own handle, as HTTP by hand, and prints the answer's body.
 const WORKER: &str = r#"
