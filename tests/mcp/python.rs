@@ -23,8 +23,8 @@ fn here(file: &str) -> PathBuf {
 fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
-        let made = std::process::Command::new(here("python")).stderr(Stdio::piped()).output();
-        let made = made.unwrap();
+        let mut make = std::process::Command::new(here("../python"));
+        let made = make.arg("mcp").stderr(Stdio::piped()).output().unwrap();
         let told = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "the Python client cannot be installed: {told}");
         PathBuf::from(String::from_utf8(made.stdout).unwrap().trim())

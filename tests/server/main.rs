@@ -5,6 +5,7 @@
 mod api;
 mod blueprints;
 mod child;
+mod contract;
 mod data;
 mod deaf;
 mod desk;
