@@ -131,7 +131,7 @@ impl Actor for Root {
         let who = match &event {
             SupervisionEvent::ActorTerminated(who, _, _) => who,
             SupervisionEvent::ActorFailed(who, error) => {
-                tracing::error!(actor = %who.get_id(), %error, "an actor failed");
+                tracing::error!(actor = %who.get_id(), error = error.to_string(), "an actor failed");
                 who
             }
             _ => return Ok(()),
@@ -204,7 +204,9 @@ impl Tree {
                 supervised.seat.set(Some(actor.clone()));
                 self.spawners.insert(actor.get_id(), supervised);
             }
-            Err(error) => tracing::error!(%error, "a spawner's actor could not be started"),
+            Err(error) => {
+                tracing::error!(error = error.to_string(), "a spawner's actor could not be started")
+            }
         }
     }
 

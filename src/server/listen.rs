@@ -150,7 +150,7 @@ pub(crate) async fn serve(
             Ok(accepted) => accepted,
             Err(error) if of_one_connection(&error) => continue,
             Err(error) => {
-                tracing::warn!(%error, "no connection could be accepted");
+                tracing::warn!(error = error.to_string(), "no connection could be accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

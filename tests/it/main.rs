@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod cancel;
+mod clocks;
 mod dispatching;
 mod events;
 mod faulty;
@@ -10,6 +11,9 @@ mod keys;
 mod layers;
 mod limits;
 mod mailboxes;
+#[cfg(feature = "cli")]
+mod logs;
+mod matrix;
 mod output_store;
 mod public_api;
 mod questions;
