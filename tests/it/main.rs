@@ -12,6 +12,7 @@ mod limits;
 mod output_store;
 mod public_api;
 mod questions;
+mod races;
 mod rights;
 mod runs;
 mod sessions;
