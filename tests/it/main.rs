@@ -10,13 +10,14 @@ mod faulty;
 mod keys;
 mod layers;
 mod limits;
-mod mailboxes;
 #[cfg(feature = "cli")]
 mod logs;
+mod mailboxes;
 mod matrix;
 mod output_store;
 mod public_api;
 mod questions;
+mod races;
 mod rights;
 mod runs;
 mod sessions;

@@ -85,13 +85,14 @@ impl EngineState {
         Ok(())
     }
 
-    /// Every handle stands for an unrevoked token of a live attempt.
+    /// Every handle stands for a token of a live attempt; that may have been revoked by itself, and
+    /// the handle says so then.
     fn audit_tokens(&self) -> Result<(), String> {
         for (_, fingerprint) in self.handles.iter() {
             let Some(record) = self.tokens.get(fingerprint) else { continue };
             let bound = record.task_id.zip(record.attempt);
             let live = bound.is_some_and(|(task, attempt)| self.is_live(task, attempt));
-            if record.revoked || !live {
+            if !live {
                 return Err(format!("tokens: the handle of {fingerprint:?} outlives its attempt"));
             }
         }
