@@ -13,8 +13,11 @@ pub mod names;
 pub mod streams;
 pub mod token;
 
-/// Each target with the name of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+/// A target: the name of its corpus, and what takes an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 8] = [
     ("blueprint", blueprint::check),
     ("events", events::check),
     ("http", http::check),
