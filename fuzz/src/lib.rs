@@ -13,8 +13,11 @@ pub mod names;
 pub mod streams;
 pub mod token;
 
+/// What is done with an input.
+pub type Check = fn(&[u8]);
+
 /// Each target with the name of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("blueprint", blueprint::check),
     ("events", events::check),
     ("http", http::check),
