@@ -62,8 +62,8 @@ pub(crate) fn start(soak: &Arc<Soak>, running: &mut JoinSet<()>) {
     // What workers and spawners panic for is a part of the load.
     let shown = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let own = panic.payload_as_str().is_some_and(|text| text.ends_with("'s own panic"));
-        if !own {
+        let text = panic.payload().downcast_ref::<&str>();
+        if !text.is_some_and(|text| text.ends_with("'s own panic")) {
             shown(panic);
         }
     }));

@@ -13,11 +13,11 @@ pub mod names;
 pub mod streams;
 pub mod token;
 
-/// A target: the name of its corpus, and what takes an input.
-pub type Target = (&'static str, fn(&[u8]));
+/// What is done with an input.
+pub type Check = fn(&[u8]);
 
-/// All targets.
-pub const TARGETS: [Target; 8] = [
+/// Each target with the name of its corpus.
+pub const TARGETS: [(&str, Check); 8] = [
     ("blueprint", blueprint::check),
     ("events", events::check),
     ("http", http::check),
