@@ -224,7 +224,7 @@ async fn beat(steps: &Steps) -> Infallible {
         tokio::time::sleep(every.max(Duration::from_millis(1))).await;
         for token in [&steps.operator, &steps.senior] {
             if let Err(error) = steps.engine.heartbeat(token).await {
-                tracing::debug!(%error, "a run's session was not kept alive");
+                tracing::debug!(error = error.to_string(), "a run's session was not kept alive");
             }
         }
     }

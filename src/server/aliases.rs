@@ -21,7 +21,10 @@ pub(crate) async fn healthz() -> &'static str {
 /// Ends the caller's session, as `DELETE /v1/session` does.
 #[utoipa::path(delete, path = "/v1/sessions", tag = "sessions",
     responses((status = 204, description = "detached")))]
-pub(crate) async fn detach(state: State<Shared>, token: Token) -> Result<StatusCode, Problem> {
+pub(crate) async fn detach_session(
+    state: State<Shared>,
+    token: Token,
+) -> Result<StatusCode, Problem> {
     sessions::detach(state, token).await
 }
 

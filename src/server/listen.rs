@@ -188,7 +188,7 @@ fn give_up_on_the_deaf(stream: &TcpStream, after: Duration) {
         // The system takes it as a signed number.
         let millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX).min(u32::MAX / 2);
         if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
-            tracing::debug!(%error, "a peer that reads nothing is not given up");
+            tracing::debug!(error = error.to_string(), "a peer that reads nothing is not given up");
         }
     }
     #[cfg(not(target_os = "linux"))]

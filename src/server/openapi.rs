@@ -13,8 +13,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, OpenApi as Document, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use crate::server::Shared;
 use crate::server::doctor::Finding;
+use crate::server::{Shared, routes};
 
 /// Media type of every refusal.
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -38,9 +38,9 @@ pub fn openapi() -> String {
 /// Collects the routes, and says of each what all of them answer where they refuse.
 fn built() -> Document {
     let mut document = Base::openapi();
-    document.merge(super::quick().into_openapi());
-    document.merge(super::held().into_openapi());
-    document.merge(super::streamed().into_openapi());
+    document.merge(routes::quick().into_openapi());
+    document.merge(routes::held().into_openapi());
+    document.merge(routes::streamed().into_openapi());
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A session's token, a worker's token or handle, or the admin's token."))

@@ -18,7 +18,8 @@ use crate::world::{Run, World};
 /// another's task in its attempt, on the own one after it, and on the other one after it.
 ///
 /// `+` allowed, `r` the role may not, `t` another task than the token's, `g` the token ended with
-/// its attempt, `s` not lawful as the task stands. What names no task is the same on each.
+/// its attempt, `s` not lawful as the task stands, `n` the token has no session of its own. What
+/// names no task is the same on each.
 const TABLE: &str = "\
                    operator worker observer senior
 start_task         ++++     ++gg   rrrr     rrrr
@@ -30,8 +31,8 @@ query_senior       ++ss     rrrr   rrrr     rrrr
 mark_pass          ++ss     rrrr   rrrr     rrrr
 mark_blocked       ++ss     rrrr   rrrr     rrrr
 attach_session     ++++     rrrr   rrrr     rrrr
-detach_session     ++++     ++gg   ++++     ++++
-heartbeat          ++++     ++gg   ++++     ++++
+detach_session     ++++     nngg   ++++     ++++
+heartbeat          ++++     nngg   ++++     ++++
 poll_task          ++++     +tgg   rrrr     rrrr
 fetch_prompt       rrrr     +tgg   rrrr     rrrr
 fetch_data         rrrr     ++gg   rrrr     rrrr
@@ -144,6 +145,7 @@ fn letter(outcome: &Result<(), EngineError>) -> char {
         Err(EngineError::RoleViolation { .. }) => 'r',
         Err(EngineError::TokenTaskMismatch { .. }) => 't',
         Err(EngineError::TokenRevoked) => 'g',
+        Err(EngineError::SessionNotFound) => 'n',
         Err(EngineError::InvalidTransition(_)) => 's',
         Err(_) => '?',
     }
