@@ -34,14 +34,17 @@ pub use data::DataCfg;
 use dispatch::Dispatched;
 use guard::Guard;
 use links::Links;
-use listen::Places;
+use listen::{Places, Times};
 use problem::Problem;
 use runs::Runs;
-pub use shelf::{BlueprintVersion, ClaimedRun, DataKey, DataRecord, MemoryShelf, Put, Shelf};
+pub use shelf::{
+    BlueprintVersion, ClaimedRun, DataKey, DataRecord, KeptLogin, MemoryShelf, Put, Shelf,
+};
 use tally::Tally;
 use throttle::Throttle;
 
 mod admin;
+mod aliases;
 mod blueprints;
 mod browser;
 mod caller;
@@ -69,6 +72,7 @@ mod questions;
 mod runs;
 mod sessions;
 pub(crate) mod shelf;
+mod sink;
 mod supervision;
 mod tally;
 mod tasks;
@@ -84,6 +88,7 @@ pub use listen::raise_descriptor_limit;
 #[cfg(feature = "mcp")]
 pub use mcp::serve_stdio;
 pub use openapi::openapi;
+pub use sink::DataSink;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -126,7 +131,7 @@ impl App {
         let data = Data::open(engine.clone(), cfg.clone()).await?;
         Ok(Self {
             runs,
-            dispatched: Dispatched::default(),
+            dispatched: Dispatched::new(cfg.dispatches, cfg.dispatch_bytes),
             data,
             epoch: lists::epoch(&engine),
             guard: Guard::new(&cfg.hosts, &cfg.origins),
@@ -193,7 +198,19 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) })
+        let server = Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) };
+        server.app.cfg.sink.is_at(&server.base()?);
+        Ok(server)
+    }
+
+    /// Where others find it.
+    fn base(&self) -> std::io::Result<String> {
+        let address = self.local_addr()?;
+        Ok(match self.app.cfg.hosts.first() {
+            // Behind a proxy, which speaks TLS and has a name.
+            Some(host) if !address.ip().is_loopback() => format!("https://{host}"),
+            _ => format!("http://{address}"),
+        })
     }
 
     /// Where it listens.
@@ -210,12 +227,7 @@ impl Server {
     /// # Errors
     /// Those of the operating system.
     pub fn page_link(&self) -> std::io::Result<String> {
-        let (address, path) = (self.local_addr()?, self.app.browsers.link()?);
-        Ok(match self.app.cfg.hosts.first() {
-            // Behind a proxy, which speaks TLS and has a name.
-            Some(host) if !address.ip().is_loopback() => format!("https://{host}{path}"),
-            _ => format!("http://{address}{path}"),
-        })
+        Ok(format!("{}{}", self.base()?, self.app.browsers.link()?))
     }
 
     /// Answers until `stop` is cancelled, then brings the engine down and ends.
@@ -233,11 +245,16 @@ impl Server {
         grace: Duration,
     ) -> std::io::Result<ShutdownReport> {
         let Self { listener, app } = self;
+        // Before the runs that may ask them go on.
+        let known = app.links.take_up(&app.engine, &app.cfg.shelf).await;
+        let known = known.map_err(|problem| std::io::Error::other(problem.detail().to_owned()))?;
+        tracing::info!(known, "operators are known again");
         let _tally = app.begin().await?;
         let _links = EndOfLinks(app.links.clone());
-        let (places, header_time) = (app.places.clone(), app.cfg.header_time);
+        let times = Times { head: app.cfg.header_time, deaf: app.cfg.deaf_time };
         let routes = router(app.clone());
-        let serving = listen::serve(listener, routes, places, header_time, app.closing.clone());
+        let places = app.places.clone();
+        let serving = listen::serve(listener, routes, places, times, app.closing.clone());
         let mut serving = pin!(serving);
         tokio::select! {
             () = &mut serving => return Err(closed()),
@@ -273,13 +290,14 @@ fn closed() -> std::io::Error {
 fn quick() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(health::live))
+        .routes(routes!(aliases::healthz))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
         .routes(routes!(supervision::read))
         .routes(routes!(doctor::read))
         .routes(routes!(openapi::document))
         .routes(routes!(browser::link))
-        .routes(routes!(sessions::attach, lists::sessions))
+        .routes(routes!(sessions::attach, lists::sessions, aliases::detach))
         .routes(routes!(sessions::detach, sessions::read))
         .routes(routes!(sessions::heartbeat))
         .routes(routes!(tasks::start, lists::tasks))
@@ -288,7 +306,12 @@ fn quick() -> OpenApiRouter<Shared> {
         .routes(routes!(runs::routes::start, runs::routes::list))
         .routes(routes!(runs::routes::cancel))
         .routes(routes!(blueprints::list))
-        .routes(routes!(blueprints::put, blueprints::read, blueprints::archive))
+        .routes(routes!(
+            blueprints::put,
+            blueprints::read,
+            blueprints::archive,
+            aliases::put_blueprint
+        ))
         .routes(routes!(blueprints::head))
         .routes(routes!(blueprints::history))
         .routes(routes!(blueprints::unarchive))

@@ -25,6 +25,7 @@ pub mod table;
 mod attempt;
 mod commits;
 mod desk;
+mod mail;
 mod outgoing;
 mod pool;
 mod queue;

@@ -178,6 +178,29 @@ async fn a_large_body_is_kept_once_and_events_carry_a_reference() {
 }
 
 #[tokio::test]
+async fn a_cancel_reaches_what_lives_below_a_sub_task_that_ended_long_ago() {
+    let mut cfg = calm();
+    cfg.retention.settled_tasks = 1;
+    let world = World::with(cfg).await;
+    let below = async |parent| {
+        let options = TaskOptions { parent: Some(parent), ..TaskOptions::default() };
+        let spec = TaskSpec::new("any", "do it");
+        world.engine.start_task_with(&world.operator, spec, options).await.unwrap()
+    };
+    let top = world.start("any").await;
+    let ended = below(top).await;
+    let lives = below(ended).await;
+    let others = [world.start("any").await, world.start("any").await];
+    for task in [ended].into_iter().chain(others) {
+        world.engine.mark_pass(&world.operator, &task, json!(1)).await.unwrap();
+    }
+    world.engine.cancel_task(&world.operator, &top).await.unwrap();
+    let live = world.engine.with_state("look", |state| state.unsettled_tasks()).await.unwrap();
+    assert_eq!(live, [], "{lives} lives on below a tree that was cancelled");
+    world.at_rest().await;
+}
+
+#[tokio::test]
 async fn the_oldest_settled_tasks_are_forgotten_with_all_they_own() {
     let mut cfg = calm();
     cfg.retention.settled_tasks = 10;

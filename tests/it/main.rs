@@ -12,10 +12,12 @@ mod layers;
 mod limits;
 #[cfg(feature = "cli")]
 mod logs;
+mod mailboxes;
 mod matrix;
 mod output_store;
 mod public_api;
 mod questions;
+mod races;
 mod rights;
 mod runs;
 mod sessions;

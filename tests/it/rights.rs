@@ -11,7 +11,7 @@ use adjutant::{
 use serde_json::json;
 
 use crate::faulty::{Fault, faulty};
-use crate::world::{Run, World, agents, eventually};
+use crate::world::{Run, World, agents, children, eventually};
 
 /// A worker at work on `own`, which has a parent and a sibling, a child and a grandchild.
 struct Family {
@@ -239,6 +239,32 @@ async fn another_token_under_a_known_nonce_is_not_that_token() {
 
 fn deep(levels: usize) -> serde_json::Value {
     (0..levels).fold(json!(0), |inner, _| json!([inner]))
+}
+
+#[tokio::test]
+async fn a_worker_neither_keeps_nor_reads_nor_ends_the_session_that_its_task_runs_for() {
+    let world = World::new().await;
+    let (engine, task) = (&world.engine, world.start("any").await);
+    let (worker, run) = at_work(&world, task).await;
+    let before = children(engine).len();
+    assert_eq!(engine.heartbeat(&worker).await, Err(EngineError::SessionNotFound));
+    assert_eq!(engine.read_session(&worker).await, Err(EngineError::SessionNotFound));
+    assert_eq!(engine.detach(&worker).await, Err(EngineError::SessionNotFound));
+    assert_eq!(engine.detach_and_revoke(&worker).await, Err(EngineError::SessionNotFound));
+    assert!(engine.read_session(&world.operator).await.unwrap().attached);
+    assert_eq!(children(engine).len(), before, "an actor beats for a worker");
+    drop(run);
+}
+
+#[tokio::test]
+async fn a_worker_token_that_was_revoked_by_itself_leaves_a_sound_state() {
+    let world = World::new().await;
+    let (engine, task) = (&world.engine, world.start("any").await);
+    let (_, run) = at_work(&world, task).await;
+    assert_eq!(engine.signer().rotate(2, "a second root, long enough to be one"), Ok(()));
+    assert_eq!(engine.retire_key(1).await, Ok(5), "three sessions and two of the worker");
+    world.audit().await;
+    drop(run);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -56,13 +56,14 @@ impl EngineState {
     }
 
     /// Forgets a settled task with all it owns, as far as the budget goes; the task itself last. A
-    /// task at the top of a tree that still has live tasks waits at the end of the line.
+    /// task waits at the end of the line while sub-tasks of it are remembered: through it these are
+    /// reached by a cancel, and by the workers above.
     fn forget_task(&mut self, id: TaskId, now: Now, budget: &mut usize) {
         let Some(record) = self.tasks.get(&id) else { return };
         let (since, attempts) = (record.settled_ms, record.attempt);
         let (parent, session, key) = (record.parent, record.session, record.key.clone());
         let step = record.step.clone();
-        if record.tree_live > 0 {
+        if record.tree_live > 0 || record.children > 0 {
             self.settled.remove(&(since, id));
             self.settled.insert((now.ms, id));
             if let Some(record) = self.tasks.get_mut(&id) {
@@ -153,7 +154,9 @@ impl EngineState {
                     if since.saturating_add(age) <= now.ms || self.ended_runs.len() > max =>
                 {
                     self.ended_runs.remove(&(since, id));
-                    self.runs.remove(&id);
+                    if let Some(run) = self.runs.remove(&id) {
+                        self.run_starts.remove(&(run.started_at, id));
+                    }
                     *budget -= 1;
                 }
                 _ => return,

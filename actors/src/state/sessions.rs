@@ -9,7 +9,7 @@ use crate::model::role::Role;
 use crate::model::session::{OperatorSession, SessionFaces};
 use crate::model::token::TokenFingerprint;
 use crate::state::EngineState;
-use crate::state::auth::{Access, NewToken, Reach};
+use crate::state::auth::{Access, Grant, NewToken, Reach};
 use crate::state::effect::{Effect, Now};
 use crate::state::tasks::CancelScope;
 
@@ -92,8 +92,7 @@ impl EngineState {
     /// Those of an authorization; `SessionNotFound` where the token has no session.
     pub fn heartbeat(&mut self, access: Access, now: Now) -> Result<HeartbeatReply, EngineError> {
         let grant = self.check(access, Reach::Anywhere, now)?;
-        let id = grant.session.ok_or(EngineError::SessionNotFound)?;
-        let record = self.sessions.get(&id).ok_or(EngineError::SessionNotFound)?;
+        let (id, record) = self.own_session(&grant)?;
         let (token, role) = (record.token, record.role);
         self.spend(&grant)?;
         let lapse_after = self.rules.lapse_after_ms;
@@ -118,16 +117,20 @@ impl EngineState {
         })
     }
 
+    /// The caller's own session. A worker has none: its token names the session that its task runs
+    /// for, which is not its own to keep, to read or to end.
+    fn own_session(&self, grant: &Grant) -> Result<(SessionId, &SessionRecord), EngineError> {
+        let own = grant.session.filter(|_| grant.bound.is_none());
+        own.and_then(|id| Some((id, self.sessions.get(&id)?))).ok_or(EngineError::SessionNotFound)
+    }
+
     /// Detaches the caller's own session; its tasks stay, and a heartbeat attaches it again.
     ///
     /// # Errors
     /// Those of an authorization; `SessionNotFound` where the token has no session.
     pub fn detach(&mut self, access: Access, now: Now) -> Result<SessionId, EngineError> {
         let grant = self.check(access, Reach::Anywhere, now)?;
-        let id = grant.session.ok_or(EngineError::SessionNotFound)?;
-        if !self.sessions.contains(&id) {
-            return Err(EngineError::SessionNotFound);
-        }
+        let (id, _) = self.own_session(&grant)?;
         self.spend(&grant)?;
         self.close_session(id, now);
         Ok(id)
@@ -223,8 +226,8 @@ impl EngineState {
         now: Now,
     ) -> Result<OperatorSession, EngineError> {
         let grant = self.check(access, Reach::Anywhere, now)?;
-        let found = grant.session.and_then(|id| self.session(id));
-        let session = found.ok_or(EngineError::SessionNotFound)?;
+        let (id, _) = self.own_session(&grant)?;
+        let session = self.session(id).ok_or(EngineError::SessionNotFound)?;
         self.spend(&grant)?;
         Ok(session)
     }

@@ -221,6 +221,7 @@ impl EngineState {
             if run.status != RunStatus::Open {
                 self.ended_runs.insert((run.ended_ms, id));
             }
+            self.run_starts.insert((run.started_at, id));
             self.runs.insert(id, run);
         }
         self.runs.commit();
