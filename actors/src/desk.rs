@@ -114,6 +114,7 @@ impl Actor for Attempt {
         message: AttemptMsg,
         desk: &mut Desk,
     ) -> Result<(), ActorProcessingErr> {
+        crate::hop::hop("attempt").await;
         desk.hear(message, &myself);
         Ok(())
     }

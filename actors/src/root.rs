@@ -101,6 +101,7 @@ impl Actor for Root {
         message: RootMsg,
         tree: &mut Tree,
     ) -> Result<(), ActorProcessingErr> {
+        crate::hop::hop("root").await;
         match message {
             RootMsg::Supervise { name, factory, intensity, reply } => {
                 tree.supervise(name, factory, intensity, reply, &myself).await;
@@ -218,7 +219,10 @@ impl Tree {
         let myself = myself.clone();
         self.core.engine_turn(
             "sweep",
-            move |state| state.sweep(now, SWEEP_BUDGET),
+            move |state| {
+                crate::hop::sweeping(SWEEP_BUDGET, now);
+                state.sweep(now, SWEEP_BUDGET)
+            },
             move |_links, more| {
                 if more {
                     let _ = myself.cast(RootMsg::Sweep);

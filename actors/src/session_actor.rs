@@ -58,6 +58,7 @@ impl Actor for Session {
         message: SessionMsg,
         pulse: &mut Pulse,
     ) -> Result<(), ActorProcessingErr> {
+        crate::hop::hop("session").await;
         match message {
             SessionMsg::Beat { access, reply } => pulse.beat(access, reply, &myself),
             SessionMsg::Beaten(replies) => pulse.beaten(replies, &myself),

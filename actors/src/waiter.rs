@@ -145,6 +145,7 @@ impl Actor for Waiter {
         message: WaiterMsg,
         seat: &mut Seat,
     ) -> Result<(), ActorProcessingErr> {
+        crate::hop::hop("waiter").await;
         if let WaiterMsg::Park { watch, ticket, until, reply } = message {
             watch.park(ticket, until, reply);
             seat.watch = Some(watch);
