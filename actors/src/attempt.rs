@@ -295,7 +295,9 @@ struct Work {
 impl Work {
     /// Runs the worker to its end, and asks the state to decide the attempt by it.
     async fn run(self, launch: Arc<dyn Launch>) {
+        crate::hop::hop("work").await;
         let end = self.end(launch).await;
+        crate::hop::hop("end of work").await;
         tracing::Span::current().record("end", end.word());
         let Self { core, task, attempt, seat, rest } = self;
         core.finish_attempt(task, attempt, end, move |verdict, out| {

@@ -115,6 +115,7 @@ impl Actor for Attempt {
         message: Letter<AttemptMsg>,
         desk: &mut Desk,
     ) -> Result<(), ActorProcessingErr> {
+        crate::hop::hop("attempt").await;
         desk.hear(message.open(), &myself);
         Ok(())
     }

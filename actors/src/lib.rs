@@ -13,6 +13,8 @@
 pub mod clock;
 pub mod config;
 pub mod errors;
+#[cfg(feature = "simulation")]
+pub mod hop;
 pub mod journal;
 pub mod launch;
 pub mod messages;
@@ -25,6 +27,8 @@ pub mod table;
 mod attempt;
 mod commits;
 mod desk;
+#[cfg(not(feature = "simulation"))]
+mod hop;
 mod mail;
 mod outgoing;
 mod pool;

@@ -112,6 +112,7 @@ impl Actor for Root {
         message: Letter<RootMsg>,
         tree: &mut Tree,
     ) -> Result<(), ActorProcessingErr> {
+        crate::hop::hop("root").await;
         match message.open() {
             RootMsg::Supervise { name, factory, intensity, reply } => {
                 tree.supervise(name, factory, intensity, reply, &myself).await;
@@ -236,7 +237,10 @@ impl Tree {
         let (myself, mail) = (myself.clone(), self.core.mail.clone());
         self.core.engine_turn(
             "sweep",
-            move |state| state.sweep(now, SWEEP_BUDGET),
+            move |state| {
+                crate::hop::sweeping(SWEEP_BUDGET, now);
+                state.sweep(now, SWEEP_BUDGET)
+            },
             move |_links, more| {
                 if more {
                     let _ = myself.cast(mail.letter(RootMsg::Sweep));

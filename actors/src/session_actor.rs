@@ -60,6 +60,7 @@ impl Actor for Session {
         message: Letter<SessionMsg>,
         pulse: &mut Pulse,
     ) -> Result<(), ActorProcessingErr> {
+        crate::hop::hop("session").await;
         match message.open() {
             SessionMsg::Beat { access, reply } => pulse.beat(access, reply, &myself),
             SessionMsg::Beaten(replies) => pulse.beaten(replies, &myself),

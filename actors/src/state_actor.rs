@@ -82,7 +82,10 @@ impl Actor for StateActor {
         state: &mut Incarnation,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            StateMsg::Drain => state.drain(),
+            StateMsg::Drain => {
+                crate::hop::hop("state").await;
+                state.drain();
+            }
         }
         Ok(())
     }

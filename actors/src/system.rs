@@ -228,7 +228,10 @@ impl Core {
         let now = self.now_or_last();
         self.engine_turn(
             "finish_attempt",
-            move |state| state.finish_attempt(task, attempt, end, now),
+            move |state| {
+                crate::hop::finishing((task, attempt), &end, now);
+                state.finish_attempt(task, attempt, end, now)
+            },
             move |links, verdict| {
                 if verdict.is_some() {
                     links.attempts.remove(&(task, attempt));

@@ -146,6 +146,7 @@ impl Actor for Waiter {
         message: Letter<WaiterMsg>,
         seat: &mut Seat,
     ) -> Result<(), ActorProcessingErr> {
+        crate::hop::hop("waiter").await;
         let message = message.open();
         if let WaiterMsg::Park { watch, ticket, until, reply } = message {
             watch.park(ticket, until, reply);

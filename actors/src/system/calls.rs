@@ -53,6 +53,7 @@ impl Core {
         H: FnOnce(&mut R, &mut Links, &Arc<Self>) -> Caller + Send + 'static,
     {
         let cell = TurnCell::new(op, hosts, run, follow);
+        crate::hop::hop("call").await;
         let mut queued = self.queue.push_callers(cell.clone(), None);
         if matches!(queued, Err(Refused::Full)) && !self.cfg.try_only {
             let place = Box::pin(self.place(op)).await?;
@@ -63,7 +64,9 @@ impl Core {
             Err(Refused::Closed(error)) => return Err(error),
             Err(Refused::Full) => return Err(EngineError::LockBusy(op)),
         }
-        TurnReply(cell).await
+        let reply = TurnReply(cell).await;
+        crate::hop::hop("reply").await;
+        reply
     }
 
     /// Whether an attempt has sent nothing yet, so that launching it again repeats nothing.
@@ -90,7 +93,11 @@ impl Core {
             Err(error) => return vec![Err(error); count],
         };
         let run = move |state: &mut EngineState| {
-            Step::Keep(calls.iter().map(|access| state.heartbeat(*access, now)).collect::<Vec<_>>())
+            let beat = |access: &Access| {
+                crate::hop::beating(*access, now);
+                state.heartbeat(*access, now)
+            };
+            Step::Keep(calls.iter().map(beat).collect::<Vec<_>>())
         };
         match self.call("heartbeat", false, run, no_follow()).await {
             Ok(replies) => replies,
@@ -221,7 +228,7 @@ impl ActorSystem {
         if !known {
             // Only a session that exists gets an actor; a forged id costs one turn and no more.
             let now = self.now()?;
-            let reply = self.transact("heartbeat", move |state| state.heartbeat(access, now)).await;
+            let reply = self.beat(access, now).await;
             if reply.is_ok() {
                 self.core.session_actor(session)?;
             }
@@ -235,9 +242,18 @@ impl ActorSystem {
             Err(_) => {
                 self.core.lock_sessions().remove(&session);
                 let now = self.now()?;
-                self.transact("heartbeat", move |state| state.heartbeat(access, now)).await
+                self.beat(access, now).await
             }
         }
+    }
+
+    /// Takes a heartbeat in a turn of its own.
+    async fn beat(&self, access: Access, now: Now) -> Result<HeartbeatReply, EngineError> {
+        let beat = move |state: &mut EngineState| {
+            crate::hop::beating(access, now);
+            state.heartbeat(access, now)
+        };
+        self.transact("heartbeat", beat).await
     }
 
     /// Starts an actor that keeps a spawner built.

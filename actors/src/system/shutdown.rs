@@ -85,7 +85,9 @@ impl ActorSystem {
             .transact("shutdown", move |state| {
                 let mut interrupted = state.live_attempts();
                 interrupted.sort_unstable();
-                state.interrupt_all("the engine was shut down", now);
+                let reason = "the engine was shut down";
+                crate::hop::interrupting(reason, now);
+                state.interrupt_all(reason, now);
                 let suspended = state.tasks_with(|status| status == TaskStatus::Suspended);
                 let waiting = state.tasks_with(|status| {
                     matches!(status, TaskStatus::Pending | TaskStatus::Running)

@@ -118,7 +118,9 @@ impl Core {
             for (_, turn) in line {
                 turn.fail(EngineError::Stopped(reason.clone()));
             }
-            state.interrupt_all(reason, self.now_or_last());
+            let now = self.now_or_last();
+            crate::hop::interrupting(reason, now);
+            state.interrupt_all(reason, now);
             let mut growth = self.commits().map(Commits::lock);
             if let Some(growth) = &mut growth {
                 growth.note(&state);

@@ -214,7 +214,7 @@ impl Names {
     /// Who calls about a live attempt: its worker more often than not.
     fn worker(&self, pick: u8, task: TaskId, oracle: &Oracle) -> Who {
         let own = oracle.worker_tokens(task);
-        if pick % 4 != 0 && !own.is_empty() {
+        if !pick.is_multiple_of(4) && !own.is_empty() {
             return Who::Token(own[usize::from(pick / 4) % own.len()]);
         }
         self.who(pick, oracle)
@@ -272,7 +272,7 @@ impl Names {
                 self.start(step, who, task)
             }
             Kind::Beat => Call::Beat { who },
-            Kind::Detach => Call::Detach { who, revoke: a % 2 == 0 },
+            Kind::Detach => Call::Detach { who, revoke: a.is_multiple_of(2) },
             Kind::Session => Call::Session { who },
             Kind::Pull => Call::Pull { who, task },
             Kind::Read => Call::Read { who, task },
@@ -280,7 +280,7 @@ impl Names {
             Kind::Post => Call::Post { who, task, value },
             Kind::Output => {
                 let attempt = Self::attempt(task, a, oracle);
-                Call::Output { who, task, attempt, out: out(b, c), result: a % 8 == 0 }
+                Call::Output { who, task, attempt, out: out(b, c), result: a.is_multiple_of(8) }
             }
             Kind::Bake => {
                 let attempt = Self::attempt(task, a, oracle);
@@ -299,16 +299,16 @@ impl Names {
             Kind::Answer => {
                 let open = oracle.open_questions();
                 let open = open.get(usize::from(what / 4) % open.len().max(1)).copied();
-                let key = open.filter(|_| what % 4 != 0).unwrap_or(self.question(what));
+                let key = open.filter(|_| !what.is_multiple_of(4)).unwrap_or(self.question(what));
                 Call::Answer { who, key, value }
             }
             Kind::Look => Call::Look { key: self.question(what) },
             Kind::Mark => {
-                let marking = if a % 2 == 0 { Marking::Operator } else { Marking::Senior };
-                Call::Mark { who, marking, task, ok: c % 2 == 0, value }
+                let marking = if a.is_multiple_of(2) { Marking::Operator } else { Marking::Senior };
+                Call::Mark { who, marking, task, ok: c.is_multiple_of(2), value }
             }
             Kind::Inject => Call::Inject { who, task, text: b },
-            Kind::Pause => Call::Pause { who, on: a % 4 == 0 },
+            Kind::Pause => Call::Pause { who, on: a.is_multiple_of(4) },
             Kind::Verify => Call::Verify { who },
             Kind::Revoke => Call::Revoke { token: newest(&self.tokens, what, TOKENS - 1) },
             Kind::Handle => Call::Handle { token: newest(&self.tokens, what, TOKENS - 1) },
@@ -326,7 +326,7 @@ impl Names {
     }
 
     fn run(&mut self, kind: Kind, what: u8, a: u8) -> Call {
-        let session = Some(newest(&self.sessions, a, TOKENS - 1)).filter(|_| a % 4 != 0);
+        let session = Some(newest(&self.sessions, a, TOKENS - 1)).filter(|_| !a.is_multiple_of(4));
         let run = newest(&self.runs, what, RunId::from_bits(0));
         let ends = [RunStatus::Pass, RunStatus::Cancelled, RunStatus::Open];
         match kind {
@@ -392,7 +392,7 @@ fn out(pick: u8, value: u8) -> Out {
         0 => Out::Progress,
         1 => Out::Partial(value),
         2 => Out::Artifact(value),
-        3 => Out::File(value % 2 == 0),
-        _ => Out::Final(value, pick % 3 != 0),
+        3 => Out::File(value.is_multiple_of(2)),
+        _ => Out::Final(value, !pick.is_multiple_of(3)),
     }
 }

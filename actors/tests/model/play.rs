@@ -16,7 +16,7 @@ use crate::oracle::{Oracle, Sizes, Told};
 
 /// The rules of a history: limits that are met often, and every switch both ways.
 pub(crate) fn rules(seed: u64) -> Rules {
-    let roomy = seed % 3 == 0;
+    let roomy = seed.is_multiple_of(3);
     let pick = |tight: u64, wide: u64| if roomy { wide } else { tight };
     let limits = Limits {
         inline_bytes: 24,
@@ -42,12 +42,12 @@ pub(crate) fn rules(seed: u64) -> Rules {
     let long_hold = LongHoldConfig {
         heartbeat_interval: Duration::from_secs(1),
         heartbeat_miss_threshold: 2,
-        keepalive_on_idle: seed / 12 % 2 == 0,
+        keepalive_on_idle: (seed / 12).is_multiple_of(2),
         ..LongHoldConfig::default()
     };
     let cfg = EngineCfg {
         max_spawn_depth: 3,
-        cancel_subtasks: seed / 24 % 4 != 0,
+        cancel_subtasks: !(seed / 24).is_multiple_of(4),
         limits,
         retention,
         long_hold,
@@ -260,7 +260,7 @@ pub(crate) fn history(seed: u64, length: usize) -> Vec<Step> {
     let mut chance = Chance::new(seed);
     let mut steps: Vec<_> = (0..length).map(|_| Step::draw(&mut chance)).collect();
     // Most begin with something to be done.
-    if seed % 4 != 0 {
+    if !seed.is_multiple_of(4) {
         let first = [Kind::Attach, Kind::Start, Kind::Dispatch];
         steps.iter_mut().zip(first).for_each(|(step, kind)| step.kind = kind);
     }
