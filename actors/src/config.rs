@@ -121,7 +121,8 @@ pub struct Limits {
 pub struct Retention {
     /// Settled tasks that are remembered; the oldest go first.
     pub settled_tasks: u64,
-    /// Longest that a settled task is remembered.
+    /// Longest that a settled task is remembered; one with sub-tasks is let go after these, up to as
+    /// much later for each level of them.
     pub settled_age: Duration,
     /// Longest that a detached session is remembered, once its token is expired or revoked.
     pub session_age: Duration,
