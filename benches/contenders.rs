@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adjutant::{CapToken, Engine, EngineState, Role, Verb};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -169,6 +169,16 @@ impl Actor for Bare {
 #[derive(Clone)]
 pub(crate) struct BareCall(ActorRef<BareMsg>);
 
+impl BareCall {
+    pub(crate) async fn start() -> Self {
+        Self(Actor::spawn(None, Bare, ()).await.expect("an actor starts").0)
+    }
+
+    pub(crate) fn cell(&self) -> ActorCell {
+        self.0.get_cell()
+    }
+}
+
 impl Contender for BareCall {
     async fn change(&self, micros: u64) -> bool {
         let job: Job = Box::new(move |state| work(state, micros));
@@ -254,7 +264,6 @@ pub(crate) struct Contenders {
 
 impl Contenders {
     pub(crate) async fn new() -> Self {
-        let (actor, _) = Actor::spawn(None, Bare, ()).await.expect("an actor starts");
         let engine = Engine::new(calm());
         let day = Duration::from_secs(24 * 3600);
         let token = engine.attach("bench", Role::Operator, day).await.expect("a session");
@@ -264,7 +273,7 @@ impl Contenders {
             tokio: TokioMutex(Arc::default()),
             back_off: BackOff(Arc::default()),
             channel: Channel::new(),
-            bare: BareCall(actor),
+            bare: BareCall::start().await,
             ours: Ours(engine.clone()),
             verify: Verify(engine, Arc::new(token)),
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adjutant::{CapToken, Engine, EngineError, EngineState, Role, TaskSpec, Verb};
+use adjutant::{CapToken, Engine, EngineError, Role, TaskSpec, Verb};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -14,11 +14,13 @@ use tokio::time::Instant;
 mod calm;
 #[path = "fill.rs"]
 mod fill;
+#[path = "growth.rs"]
+mod growth;
 #[path = "harness.rs"]
 mod harness;
 
 use calm::calm;
-use fill::{Kind, Seed};
+use fill::Kind;
 use harness::chart::{Panel, lines};
 use harness::report::{Bound, Report};
 use harness::{Each, Scale, closed_loop, many, middle, runtime};
@@ -230,115 +232,6 @@ fn places(figures: impl Fn(usize) -> Vec<f64>) -> [f64; 7] {
     std::array::from_fn(|call| middle(figures(call)))
 }
 
-/// Longest turn of one growth, in milliseconds, and the time that all its turns took together.
-async fn growth(kind: Kind, count: usize) -> (f64, Duration) {
-    let mut cfg = calm();
-    cfg.retention.settled_tasks = u64::MAX;
-    cfg.limits.sessions = u64::MAX;
-    cfg.limits.tokens = u64::MAX;
-    cfg.limits.live_tasks = u64::MAX;
-    let engine = Engine::new(cfg);
-    let now = fill::now();
-    let callers: Vec<_> = (0..CALLERS)
-        .map(|_| {
-            let engine = engine.clone();
-            tokio::spawn(async move {
-                let (mut longest, mut sum) = (Duration::ZERO, Duration::ZERO);
-                for _ in 0..count / CALLERS {
-                    let seed = Seed::new(&engine, kind, now);
-                    let turn = move |state: &mut EngineState| {
-                        let start = thread_time();
-                        seed.plant(state, now);
-                        thread_time().saturating_sub(start)
-                    };
-                    let held = engine.with_state("grow", turn).await.expect("the engine runs");
-                    longest = longest.max(held);
-                    sum += held;
-                }
-                (longest, sum)
-            })
-        })
-        .collect();
-    let (mut longest, mut sum) = (Duration::ZERO, Duration::ZERO);
-    for caller in callers {
-        let (one, all) = caller.await.expect("a caller does not panic");
-        longest = longest.max(one);
-        sum += all;
-    }
-    (longest.as_secs_f64() * 1e3, sum)
-}
-
-/// The longest that a step of a loop took which does nothing but read the clock, within `sum` of
-/// its thread's time: what the machine takes from anybody and counts as the thread's own.
-fn held_up(sum: Duration) -> f64 {
-    let first = thread_time();
-    let (mut longest, mut last) = (Duration::ZERO, first);
-    while last.saturating_sub(first) < sum {
-        let time = thread_time();
-        longest = longest.max(time.saturating_sub(last));
-        last = time;
-    }
-    longest.as_secs_f64() * 1e3
-}
-
-/// The longest time that a bare loop takes to allocate what one record holds, about a kilobyte in
-/// eight pieces: what the allocator and the kernel cost anybody who keeps so much.
-fn bare_growth(count: usize) -> f64 {
-    let mut kept = Vec::with_capacity(count);
-    let mut longest = Duration::ZERO;
-    for at in 0..count {
-        let start = thread_time();
-        let pieces: [Box<[u8]>; 8] = std::array::from_fn(|_| vec![at as u8; 128].into());
-        longest = longest.max(thread_time().saturating_sub(start));
-        kept.push(pieces);
-    }
-    drop(std::hint::black_box(kept));
-    longest.as_secs_f64() * 1e3
-}
-
-/// Time that this thread has run. While the kernel runs others in its place, it stands still, so
-/// a loaded machine makes no turn longer.
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(time).expect("a thread's time is not negative")
-}
-
-/// The longest turn while each kind of record grows from none to a million, one a turn: the time
-/// that its thread spent in the transitions, the growth of the tables included.
-async fn longest_turns(report: &mut Report, scale: Scale) {
-    let count = scale.pick(1_000_000, 40_000);
-    let group = format!("the longest turn while records grow to {count}, one a turn");
-    report.heading(&group);
-    let kinds = [
-        ("finished tasks with attempt and output", Kind::Finished),
-        ("live attempts with token and handle", Kind::Live),
-        ("open questions with their tasks", Kind::Question),
-        ("sessions with their tokens", Kind::Session),
-    ];
-    let (mut worst, mut idle): (f64, Vec<f64>) = (0.0, Vec::new());
-    for (name, kind) in kinds {
-        let mut longest = Vec::new();
-        for _ in 0..scale.pick(3, 2) {
-            let (one, sum) = growth(kind, count).await;
-            longest.push(one);
-            idle.push(held_up(sum));
-        }
-        let median = middle(longest);
-        report.figure(&group, name, median, "ms");
-        worst = worst.max(median);
-    }
-    let longest = (0..scale.pick(3, 2)).map(|_| bare_growth(count)).collect();
-    report.figure(
-        &group,
-        "floor: as many bytes allocated and kept in a bare loop",
-        middle(longest),
-        "ms",
-    );
-    report.figure(&group, "floor: a loop that only reads the clock, as long", middle(idle), "ms");
-    let measure = format!("longest single turn, growth to {count} records of each kind");
-    report.target(&measure, worst, Bound::AtMost, 5.0, Some(1.0), "ms");
-}
-
 /// Starts and cancels with and without subscribers that never read.
 async fn deaf_subscribers(report: &mut Report, scale: Scale) {
     let mut cfg = calm();
@@ -403,10 +296,13 @@ async fn bench() {
     let mut report = Report::new("scale", "what a call costs as the tables grow", scale);
     let all = flatness(&mut report, scale).await;
     deaf_subscribers(&mut report, scale).await;
-    longest_turns(&mut report, scale).await;
+    growth::longest_turns(&mut report, scale);
     report.write(|path| chart(path, &all));
 }
 
 fn main() {
+    if growth::was_asked() {
+        return;
+    }
     runtime().block_on(bench());
 }

@@ -18,7 +18,7 @@ mod contenders;
 mod harness;
 
 use calm::calm;
-use contenders::{Contender, Contenders, Ours, Row};
+use contenders::{BareCall, Contender, Contenders, Ours, Row};
 use harness::chart::{Panel, lines};
 use harness::report::{Bound, Report};
 use harness::{Round, Scale, Summary, many, quantile, runtime};
@@ -121,14 +121,14 @@ struct Load {
 }
 
 impl Load {
-    fn start(engine: &Engine) -> Self {
+    fn start(contender: impl Contender) -> Self {
         let on = Arc::new(AtomicBool::new(true));
         let run = |_| {
-            let (ours, on) = (Ours(engine.clone()), on.clone());
+            let (contender, on) = (contender.clone(), on.clone());
             tokio::spawn(async move {
                 while on.load(Ordering::Relaxed) {
                     // A turn that was in the batch of a stopped actor fails; its caller goes on.
-                    ours.change(5).await;
+                    contender.change(5).await;
                     tokio::task::consume_budget().await;
                 }
             })
@@ -169,7 +169,7 @@ async fn stop_served(cell: &ActorCell) -> f64 {
 async fn stops(report: &mut Report, scale: Scale) {
     let engine = Engine::new(calm());
     engine.with_state("start", |_| ()).await.expect("the engine runs");
-    let load = Load::start(&engine);
+    let load = Load::start(Ours(engine.clone()));
     let mut served = Vec::new();
     for at in 0..scale.pick(400, 50) {
         tokio::time::sleep(Duration::from_micros(1_000 + 37 * (at % 50))).await;
@@ -180,17 +180,30 @@ async fn stops(report: &mut Report, scale: Scale) {
     for at in 0..scale.pick(60, 10) {
         let engine = Engine::new(calm());
         engine.with_state("start", |_| ()).await.expect("the engine runs");
-        let load = Load::start(&engine);
+        let load = Load::start(Ours(engine.clone()));
         tokio::time::sleep(Duration::from_micros(2_000 + 37 * at)).await;
         let root = engine.root_cell().expect("a tree runs");
         roots.push(stop_served(&root).await);
+        load.stop().await;
+    }
+    let mut bare = Vec::new();
+    for at in 0..scale.pick(200, 30) {
+        let actor = BareCall::start().await;
+        let load = Load::start(actor.clone());
+        tokio::time::sleep(Duration::from_micros(2_000 + 37 * (at % 50))).await;
+        bare.push(stop_served(&actor.cell()).await);
         load.stop().await;
     }
     let group = "a stop served under 512 callers with 5 µs closures";
     report.heading(group);
     let middle = quantile(served.clone(), 0.5) / BATCH_BUDGET_US;
     let tail = quantile(served.clone(), 0.99) / BATCH_BUDGET_US;
-    for (row, figures) in [("the state actor", served), ("the root, with its tree", roots)] {
+    let rows = [
+        ("the state actor", served),
+        ("the root, with its tree", roots),
+        ("floor: a bare actor that answers calls", bare),
+    ];
+    for (row, figures) in rows {
         for (name, part) in [("median", 0.5), ("p99", 0.99), ("max", 1.0)] {
             let value = quantile(figures.clone(), part);
             report.figure(group, &format!("stop of {row} to its end, {name}"), value, "µs");

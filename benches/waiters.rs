@@ -29,12 +29,13 @@ use tick::{Bare, Tick};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Polls that are on their way at once; fewer than turns may wait in the queue.
 const AT_ONCE: usize = 10_000;
-const ROWS: [&str; 5] = [
+const ROWS: [&str; 6] = [
     "polls on as many tasks, one turn cancels all",
     "polls on one task",
     "polls on as many tasks, a call cancels each",
     "bare oneshots",
     "bare actors, a message to each",
+    "oneshots that are waited for with a time-out",
 ];
 
 struct World {
@@ -102,15 +103,19 @@ async fn all_answered(polls: Vec<JoinHandle<bool>>) {
     }
 }
 
-/// Seconds from the first send until the last of as many tasks has its value.
-async fn wake_oneshots(count: usize) -> f64 {
+/// Seconds from the first send until the last of as many tasks has its value; with a time-out for
+/// each wait, as each poll has one, or without.
+async fn wake_oneshots(count: usize, timed: bool) -> f64 {
     let parked = Arc::new(AtomicU64::new(0));
     let (senders, waits): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {
             let ((send, wait), parked) = (oneshot::channel::<u64>(), parked.clone());
             let wait = async move {
                 parked.fetch_add(1, Ordering::Relaxed);
-                wait.await
+                match timed {
+                    true => tokio::time::timeout(DAY, wait).await.is_ok_and(|value| value.is_ok()),
+                    false => wait.await.is_ok(),
+                }
             };
             (send, tokio::spawn(wait))
         })
@@ -123,7 +128,7 @@ async fn wake_oneshots(count: usize) -> f64 {
         let _ = send.send(1);
     }
     for wait in waits {
-        assert!(wait.await.expect("a wait does not panic").is_ok(), "a value was not received");
+        assert!(wait.await.expect("a wait does not panic"), "a value was not received");
     }
     start.elapsed().as_secs_f64()
 }
@@ -157,7 +162,7 @@ async fn wake_actors(count: usize) -> f64 {
 }
 
 /// One round of every row, in seconds.
-async fn round(count: usize) -> [f64; 5] {
+async fn round(count: usize) -> [f64; 6] {
     let world = World::new().await;
     let tasks = fill::tasks(&world.engine, Kind::Pending, count).await;
     let polls = world.park(&tasks).await;
@@ -168,7 +173,8 @@ async fn round(count: usize) -> [f64; 5] {
     let tasks = fill::tasks(&world.engine, Kind::Pending, count).await;
     let polls = world.park(&tasks).await;
     let by_calls = world.wake_by_calls(&tasks, polls).await;
-    [together, alone, by_calls, wake_oneshots(count).await, wake_actors(count).await]
+    let (bare, timed) = (wake_oneshots(count, false).await, wake_oneshots(count, true).await);
+    [together, alone, by_calls, bare, wake_actors(count).await, timed]
 }
 
 async fn answered(report: &mut Report, scale: Scale) {
@@ -194,8 +200,8 @@ async fn answered(report: &mut Report, scale: Scale) {
     }
 }
 
-fn chart(path: &Path, all: &[(usize, [f64; 5])]) -> Result<(), String> {
-    let series = |figure: &dyn Fn(&[f64; 5], usize) -> f64| {
+fn chart(path: &Path, all: &[(usize, [f64; 6])]) -> Result<(), String> {
+    let series = |figure: &dyn Fn(&[f64; 6], usize) -> f64| {
         (0..ROWS.len())
             .map(|row| {
                 let points = all.iter().map(|(count, rows)| (many(*count), figure(rows, row)));
@@ -234,7 +240,7 @@ async fn bench() {
             rounds.push(round(count).await);
         }
         let median =
-            |figure: &dyn Fn(&[f64; 5]) -> f64| middle(rounds.iter().map(figure).collect());
+            |figure: &dyn Fn(&[f64; 6]) -> f64| middle(rounds.iter().map(figure).collect());
         for (row, name) in ROWS.iter().enumerate() {
             report.figure(&group, name, median(&|rows| rows[row] * 1e3), "ms");
         }
@@ -252,7 +258,7 @@ async fn bench() {
             let measure = format!("{measure}, all on one task");
             report.target(&measure, ratio, Bound::AtMost, 3.0, Some(2.0), "×");
         }
-        all.push((count, [0, 1, 2, 3, 4].map(|row| median(&|rows| rows[row]))));
+        all.push((count, [0, 1, 2, 3, 4, 5].map(|row| median(&|rows| rows[row]))));
     }
     answered(&mut report, scale).await;
     report.write(|path| chart(path, &all));

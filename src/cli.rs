@@ -66,7 +66,7 @@ pub(crate) fn main() -> i32 {
 
 fn run(command: Command, log: &LogArgs) -> anyhow::Result<i32> {
     // A server has settings for its log.
-    if !matches!(command, Command::Serve(_)) {
+    if !matches!(command, Command::Serve(_) | Command::Mcp(_)) {
         log::start_plain(log)?;
     }
     match command {
@@ -78,7 +78,7 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<i32> {
         Command::Fsck(look) => look::check(&look),
         Command::Check(check) => check::main(&check),
         Command::Serve(serve) => serve::main(serve, log),
-        Command::Mcp(mcp) => mcp::main(mcp),
+        Command::Mcp(mcp) => mcp::main(&mcp, log),
         Command::Config(config) => config::main(&config),
         Command::Doctor(doctor) => doctor::main(&doctor),
         Command::Events(events) => events::main(events),

@@ -105,7 +105,7 @@ pub use adjutant_actors::state::resumes::ResumePending;
 pub use adjutant_actors::state::runs::{RunRecord, RunStatus};
 pub use adjutant_actors::state::sessions::HeartbeatReply;
 pub use adjutant_actors::system::{
-    Counts, Recovery, ShutdownReport, SpawnerView, Supervision, Times,
+    Counts, Mailboxes, Recovery, ShutdownReport, SpawnerView, Supervision, Times,
 };
 pub use async_trait::async_trait;
 pub use tokio_util::sync::CancellationToken;

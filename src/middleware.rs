@@ -14,7 +14,7 @@ mod long_hold;
 mod main_ai;
 mod operator_delegate;
 mod senior_escalation;
-mod wrapped;
+pub(crate) mod wrapped;
 
 pub use annotate::{
     AgentResolverMiddleware, DATA_SINK_ENDPOINT, INPUT_REFS, InputInjectMiddleware,

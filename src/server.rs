@@ -12,20 +12,11 @@ use std::time::Duration;
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::journal::JournalError;
 use adjutant_actors::system::ShutdownReport;
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderName;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tower_http::limit::RequestBodyLimitLayer;
-use tower_http::timeout::TimeoutLayer;
-use tracing::Instrument;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use crate::engine::Engine;
 use browser::Browsers;
@@ -34,14 +25,17 @@ pub use data::DataCfg;
 use dispatch::Dispatched;
 use guard::Guard;
 use links::Links;
-use listen::Places;
+use listen::{Places, Times};
 use problem::Problem;
 use runs::Runs;
-pub use shelf::{BlueprintVersion, ClaimedRun, DataKey, DataRecord, MemoryShelf, Put, Shelf};
+pub use shelf::{
+    BlueprintVersion, ClaimedRun, DataKey, DataRecord, KeptLogin, MemoryShelf, Put, Shelf,
+};
 use tally::Tally;
 use throttle::Throttle;
 
 mod admin;
+mod aliases;
 mod blueprints;
 mod browser;
 mod caller;
@@ -66,9 +60,11 @@ mod page;
 mod problem;
 mod programs;
 mod questions;
+mod routes;
 mod runs;
 mod sessions;
 pub(crate) mod shelf;
+mod sink;
 mod supervision;
 mod tally;
 mod tasks;
@@ -84,6 +80,7 @@ pub use listen::raise_descriptor_limit;
 #[cfg(feature = "mcp")]
 pub use mcp::serve_stdio;
 pub use openapi::openapi;
+pub use sink::DataSink;
 
 /// Longest that connections get to end once everything is done.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -126,7 +123,7 @@ impl App {
         let data = Data::open(engine.clone(), cfg.clone()).await?;
         Ok(Self {
             runs,
-            dispatched: Dispatched::default(),
+            dispatched: Dispatched::new(cfg.dispatches, cfg.dispatch_bytes),
             data,
             epoch: lists::epoch(&engine),
             guard: Guard::new(&cfg.hosts, &cfg.origins),
@@ -193,7 +190,19 @@ impl Server {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) })
+        let server = Self { listener, app: Arc::new(App::new(engine, admin, cfg).await?) };
+        server.app.cfg.sink.is_at(&server.base()?);
+        Ok(server)
+    }
+
+    /// Where others find it.
+    fn base(&self) -> std::io::Result<String> {
+        let address = self.local_addr()?;
+        Ok(match self.app.cfg.hosts.first() {
+            // Behind a proxy, which speaks TLS and has a name.
+            Some(host) if !address.ip().is_loopback() => format!("https://{host}"),
+            _ => format!("http://{address}"),
+        })
     }
 
     /// Where it listens.
@@ -210,12 +219,7 @@ impl Server {
     /// # Errors
     /// Those of the operating system.
     pub fn page_link(&self) -> std::io::Result<String> {
-        let (address, path) = (self.local_addr()?, self.app.browsers.link()?);
-        Ok(match self.app.cfg.hosts.first() {
-            // Behind a proxy, which speaks TLS and has a name.
-            Some(host) if !address.ip().is_loopback() => format!("https://{host}{path}"),
-            _ => format!("http://{address}{path}"),
-        })
+        Ok(format!("{}{}", self.base()?, self.app.browsers.link()?))
     }
 
     /// Answers until `stop` is cancelled, then brings the engine down and ends.
@@ -233,11 +237,16 @@ impl Server {
         grace: Duration,
     ) -> std::io::Result<ShutdownReport> {
         let Self { listener, app } = self;
+        // Before the runs that may ask them go on.
+        let known = app.links.take_up(&app.engine, &app.cfg.shelf).await;
+        let known = known.map_err(|problem| std::io::Error::other(problem.detail().to_owned()))?;
+        tracing::info!(known, "operators are known again");
         let _tally = app.begin().await?;
         let _links = EndOfLinks(app.links.clone());
-        let (places, header_time) = (app.places.clone(), app.cfg.header_time);
-        let routes = router(app.clone());
-        let serving = listen::serve(listener, routes, places, header_time, app.closing.clone());
+        let times = Times { head: app.cfg.header_time, deaf: app.cfg.deaf_time };
+        let routes = routes::router(app.clone());
+        let places = app.places.clone();
+        let serving = listen::serve(listener, routes, places, times, app.closing.clone());
         let mut serving = pin!(serving);
         tokio::select! {
             () = &mut serving => return Err(closed()),
@@ -267,102 +276,6 @@ impl Drop for EndOfLinks {
 
 fn closed() -> std::io::Error {
     std::io::Error::other("the listener ended")
-}
-
-/// What answers within the time limit of requests.
-fn quick() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new()
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
-        .routes(routes!(metrics::metrics))
-        .routes(routes!(supervision::read))
-        .routes(routes!(doctor::read))
-        .routes(routes!(openapi::document))
-        .routes(routes!(browser::link))
-        .routes(routes!(sessions::attach, lists::sessions))
-        .routes(routes!(sessions::detach, sessions::read))
-        .routes(routes!(sessions::heartbeat))
-        .routes(routes!(tasks::start, lists::tasks))
-        .routes(routes!(dispatch::dispatch))
-        .routes(routes!(dispatch::retry))
-        .routes(routes!(runs::routes::start, runs::routes::list))
-        .routes(routes!(runs::routes::cancel))
-        .routes(routes!(blueprints::list))
-        .routes(routes!(blueprints::put, blueprints::read, blueprints::archive))
-        .routes(routes!(blueprints::head))
-        .routes(routes!(blueprints::history))
-        .routes(routes!(blueprints::unarchive))
-        .routes(routes!(tasks::cancel))
-        .routes(routes!(tasks::trace))
-        .routes(routes!(tasks::output))
-        .routes(routes!(worker::prompt))
-        .routes(routes!(worker::result))
-        .routes(routes!(worker::submit))
-        .routes(routes!(operators::log_in, operators::list))
-        .routes(routes!(operators::read, operators::log_out))
-        .routes(routes!(questions::list))
-        .routes(routes!(questions::answer))
-}
-
-/// What may stay open for longer.
-fn held() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new()
-        .routes(routes!(tasks::read))
-        .routes(routes!(runs::routes::read))
-        .routes(routes!(events::stream))
-        .routes(routes!(operators::attach))
-}
-
-/// What streams bodies, within bounds of its own.
-fn streamed() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(data::routes::emit, data::routes::read))
-}
-
-fn router(app: Shared) -> Router {
-    let quick = Router::from(quick()).merge(page::routes());
-    let held = Router::from(held());
-    #[cfg(feature = "mcp")]
-    let held = held.merge(mcp::routes(&app));
-    let own = RequestBodyLimitLayer::new(app.cfg.body_bytes);
-    // The data plane counts the bytes of its bodies itself, as they come.
-    let data = Router::from(streamed());
-    quick
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.cfg.request_time))
-        .merge(held)
-        .layer(own)
-        .merge(data)
-        .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(app.clone(), enter))
-        .with_state(app)
-}
-
-/// The outermost layer: gives the request its id, looks at Host and Origin, and turns whatever was
-/// refused into a problem document.
-async fn enter(State(app): State<Shared>, request: Request, next: Next) -> Response {
-    let id = format!("req-{:032x}", app.engine.mint().bits128());
-    let span = trace::request(&request, &id);
-    let asked = tokio::time::Instant::now();
-    let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => throttle::pass(&app, request, next).instrument(span.clone()).await,
-        Err(problem) => problem.into_response(),
-    };
-    trace::answered(&span, &response, asked.elapsed());
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = problem.respond(&id);
-    } else if response.status().as_u16() >= 400 && !health::is_whole(&response) {
-        let status = response.status();
-        let text = status.canonical_reason().unwrap_or("refused").to_lowercase();
-        let allow = response.headers_mut().remove(axum::http::header::ALLOW);
-        response = Problem::of_status(status, text).respond(&id);
-        if let Some(allow) = allow {
-            response.headers_mut().insert(axum::http::header::ALLOW, allow);
-        }
-    }
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    response
 }
 
 /// Does something on the shelf, away from the runtime's own threads.

@@ -19,6 +19,7 @@ use tracing::Instrument;
 
 use crate::desk::{Rest, Resting};
 use crate::launch::{Launch, WorkerError, panic_text};
+use crate::mail::Letter;
 use crate::messages::AttemptMsg;
 use crate::model::ids::TaskId;
 use crate::outgoing::Outgoing;
@@ -133,7 +134,7 @@ impl Run {
         }
     }
 
-    pub(crate) fn begin(&mut self, number: u64, rest: Rest, myself: &ActorRef<AttemptMsg>) {
+    pub(crate) fn begin(&mut self, number: u64, rest: Rest, myself: &ActorRef<Letter<AttemptMsg>>) {
         self.number = number;
         let Some(launch) = self.launch.take() else { return };
         let work = Work {
@@ -157,7 +158,11 @@ impl Run {
     }
 
     /// A message about this attempt; one about an earlier attempt changes nothing.
-    pub(crate) fn hear(&mut self, message: AttemptMsg, myself: &ActorRef<AttemptMsg>) -> Over {
+    pub(crate) fn hear(
+        &mut self,
+        message: AttemptMsg,
+        myself: &ActorRef<Letter<AttemptMsg>>,
+    ) -> Over {
         let number = self.number;
         match message {
             AttemptMsg::Stop(verdict) => self.stop(verdict, myself),
@@ -176,7 +181,7 @@ impl Run {
         self.decided = true;
     }
 
-    fn run_clock(&mut self, myself: &ActorRef<AttemptMsg>) -> Over {
+    fn run_clock(&mut self, myself: &ActorRef<Letter<AttemptMsg>>) -> Over {
         let Some(left) = self.clock.left else { return Over::No };
         if self.clock.since.is_some() || self.decided {
             return Over::No;
@@ -184,14 +189,15 @@ impl Run {
         self.clock.setting += 1;
         self.clock.since = Some(Instant::now());
         let (number, setting, myself) = (self.number, self.clock.setting, myself.clone());
+        let mail = self.core.mail.clone();
         self.clock.timer = Some(tokio::spawn(async move {
             tokio::time::sleep(left).await;
-            let _ = myself.cast(AttemptMsg::TimedOut(number, setting));
+            let _ = myself.cast(mail.letter(AttemptMsg::TimedOut(number, setting)));
         }));
         Over::No
     }
 
-    fn timed_out(&mut self, setting: u64, myself: &ActorRef<AttemptMsg>) -> Over {
+    fn timed_out(&mut self, setting: u64, myself: &ActorRef<Letter<AttemptMsg>>) -> Over {
         if setting != self.clock.setting || self.decided {
             return Over::No;
         }
@@ -207,7 +213,7 @@ impl Run {
     }
 
     /// The attempt is over in the state: ask the worker to stop, and stop it after the grace.
-    fn stop(&mut self, verdict: Verdict, myself: &ActorRef<AttemptMsg>) -> Over {
+    fn stop(&mut self, verdict: Verdict, myself: &ActorRef<Letter<AttemptMsg>>) -> Over {
         if self.decided {
             return Over::No;
         }
@@ -219,9 +225,10 @@ impl Run {
             return self.close();
         }
         let (grace, number, myself) = (self.core.cfg.cancel_grace, self.number, myself.clone());
+        let mail = self.core.mail.clone();
         self.grace = Some(tokio::spawn(async move {
             tokio::time::sleep(grace).await;
-            let _ = myself.cast(AttemptMsg::GraceOver(number));
+            let _ = myself.cast(mail.letter(AttemptMsg::GraceOver(number)));
         }));
         Over::No
     }

@@ -41,7 +41,10 @@ impl Drop for Seat {
         let journal = self.0.take();
         let closing = std::thread::Builder::new().name("adjutant-close".to_owned());
         if let Err(error) = closing.spawn(move || drop(journal)) {
-            tracing::error!(%error, "the journal was not closed: there is no thread for it");
+            tracing::error!(
+                error = error.to_string(),
+                "the journal was not closed: there is no thread for it"
+            );
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent};
 
 use crate::attempt::{Over, Run};
+use crate::mail::Letter;
 use crate::messages::AttemptMsg;
 use crate::pool::Resident;
 use crate::state::attempts::Verdict;
@@ -45,7 +46,7 @@ impl Slot {
 /// An actor of attempts with its slot, as those know it who begin an attempt there.
 #[derive(Clone)]
 pub(crate) struct Place {
-    actor: ActorRef<AttemptMsg>,
+    actor: ActorRef<Letter<AttemptMsg>>,
     slot: Slot,
     tree: u64,
 }
@@ -67,7 +68,7 @@ impl Place {
         Some(Self { actor, slot, tree })
     }
 
-    pub(crate) fn actor(&self) -> &ActorRef<AttemptMsg> {
+    pub(crate) fn actor(&self) -> &ActorRef<Letter<AttemptMsg>> {
         &self.actor
     }
 
@@ -96,13 +97,13 @@ pub(crate) struct Desk {
 }
 
 impl Actor for Attempt {
-    type Msg = AttemptMsg;
+    type Msg = Letter<AttemptMsg>;
     type State = Desk;
     type Arguments = Desk;
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<AttemptMsg>,
+        _myself: ActorRef<Letter<AttemptMsg>>,
         desk: Desk,
     ) -> Result<Desk, ActorProcessingErr> {
         Ok(desk)
@@ -110,18 +111,18 @@ impl Actor for Attempt {
 
     async fn handle(
         &self,
-        myself: ActorRef<AttemptMsg>,
-        message: AttemptMsg,
+        myself: ActorRef<Letter<AttemptMsg>>,
+        message: Letter<AttemptMsg>,
         desk: &mut Desk,
     ) -> Result<(), ActorProcessingErr> {
         crate::hop::hop("attempt").await;
-        desk.hear(message, &myself);
+        desk.hear(message.open(), &myself);
         Ok(())
     }
 
     async fn handle_supervisor_evt(
         &self,
-        _myself: ActorRef<AttemptMsg>,
+        _myself: ActorRef<Letter<AttemptMsg>>,
         _event: SupervisionEvent,
         _desk: &mut Desk,
     ) -> Result<(), ActorProcessingErr> {
@@ -130,7 +131,7 @@ impl Actor for Attempt {
 }
 
 impl Desk {
-    fn hear(&mut self, message: AttemptMsg, myself: &ActorRef<AttemptMsg>) {
+    fn hear(&mut self, message: AttemptMsg, myself: &ActorRef<Letter<AttemptMsg>>) {
         let mut held = self.slot.lock();
         let run = held.run.as_mut();
         let over = run.is_some_and(|run| matches!(run.hear(message, myself), Over::Yes));
@@ -164,15 +165,19 @@ pub(crate) struct Rest {
 
 impl Rest {
     /// Has the actor clear it away, with the verdict if that is still to be reported.
-    pub(crate) fn finished(self, verdict: Option<Verdict>) -> (ActorRef<AttemptMsg>, AttemptMsg) {
+    pub(crate) fn finished(
+        self,
+        verdict: Option<Verdict>,
+    ) -> (ActorRef<Letter<AttemptMsg>>, AttemptMsg) {
         (self.place.actor, AttemptMsg::Finished(self.number, verdict))
     }
 
     fn rest(self) {
         if tokio::runtime::Handle::try_current().is_err() {
             // Coming to rest needs a runtime; the actor has one.
+            let mail = self.core.mail.clone();
             let (actor, message) = self.finished(None);
-            drop(actor.cast(message));
+            drop(actor.cast(mail.letter(message)));
         } else if let Some(mut run) = self.place.slot.take(self.number) {
             run.put_away();
             drop(run);

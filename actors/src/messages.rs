@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::errors::EngineError;
 use crate::launch::{Built, Factory};
+use crate::mail::{Addressed, Kind};
 use crate::model::task::TaskState;
 use crate::state::attempts::Verdict;
 use crate::state::auth::Access;
@@ -143,6 +144,26 @@ pub enum RootMsg {
     Inspect(oneshot::Sender<Vec<crate::system::SpawnerView>>),
     /// Forget what is due.
     Sweep,
+}
+
+impl Addressed for WaiterMsg {
+    const KIND: Kind = Kind::Waiter;
+}
+
+impl Addressed for AttemptMsg {
+    const KIND: Kind = Kind::Attempt;
+}
+
+impl Addressed for SessionMsg {
+    const KIND: Kind = Kind::Session;
+}
+
+impl Addressed for SpawnerMsg {
+    const KIND: Kind = Kind::Supervisor;
+}
+
+impl Addressed for RootMsg {
+    const KIND: Kind = Kind::Supervisor;
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::errors::EngineError;
+use crate::mail::{Letter, Mail};
 use crate::messages::{Intensity, RootMsg, SpawnerMsg, StateMsg};
 use crate::spawner_actor::{self, Spawner};
 use crate::state_actor::{self, StateActor};
@@ -51,16 +52,24 @@ struct Supervised {
 }
 
 /// Where launches find a supervised spawner's actor, whichever incarnation it is in.
-#[derive(Default)]
 pub struct SpawnerSeat {
-    actor: std::sync::Mutex<Option<ActorRef<SpawnerMsg>>>,
+    actor: std::sync::Mutex<Option<ActorRef<Letter<SpawnerMsg>>>>,
     retired: AtomicBool,
+    mail: Arc<Mail>,
 }
 
 impl SpawnerSeat {
-    /// The present incarnation, if there is one.
+    fn new(mail: Arc<Mail>) -> Self {
+        Self { actor: std::sync::Mutex::default(), retired: AtomicBool::new(false), mail }
+    }
+
+    /// Tells the present incarnation something. False where there is none.
     #[must_use]
-    pub fn actor(&self) -> Option<ActorRef<SpawnerMsg>> {
+    pub fn tell(&self, message: SpawnerMsg) -> bool {
+        self.actor().is_some_and(|actor| actor.cast(self.mail.letter(message)).is_ok())
+    }
+
+    fn actor(&self) -> Option<ActorRef<Letter<SpawnerMsg>>> {
         self.actor.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
@@ -72,37 +81,39 @@ impl SpawnerSeat {
         }
     }
 
-    fn set(&self, actor: Option<ActorRef<SpawnerMsg>>) {
+    fn set(&self, actor: Option<ActorRef<Letter<SpawnerMsg>>>) {
         *self.actor.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = actor;
     }
 }
 
 impl Actor for Root {
-    type Msg = RootMsg;
+    type Msg = Letter<RootMsg>;
     type State = Tree;
     type Arguments = Arguments;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<RootMsg>,
+        myself: ActorRef<Letter<RootMsg>>,
         args: Arguments,
     ) -> Result<Tree, ActorProcessingErr> {
         let Arguments { core, guard } = args;
         core.count_actor();
         let state_actor = start_state_actor(&core, &guard, &myself).await?;
         let sweep = core.cfg.retention.sweep_interval;
-        myself.send_interval(sweep.max(Duration::from_millis(10)), || RootMsg::Sweep);
+        let mail = core.mail.clone();
+        let sweep = sweep.max(Duration::from_millis(10));
+        myself.send_interval(sweep, move || mail.letter(RootMsg::Sweep));
         Ok(Tree { core, guard, state_actor, spawners: HashMap::new(), given_up: VecDeque::new() })
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<RootMsg>,
-        message: RootMsg,
+        myself: ActorRef<Letter<RootMsg>>,
+        message: Letter<RootMsg>,
         tree: &mut Tree,
     ) -> Result<(), ActorProcessingErr> {
         crate::hop::hop("root").await;
-        match message {
+        match message.open() {
             RootMsg::Supervise { name, factory, intensity, reply } => {
                 tree.supervise(name, factory, intensity, reply, &myself).await;
             }
@@ -114,14 +125,14 @@ impl Actor for Root {
 
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<RootMsg>,
+        myself: ActorRef<Letter<RootMsg>>,
         event: SupervisionEvent,
         tree: &mut Tree,
     ) -> Result<(), ActorProcessingErr> {
         let who = match &event {
             SupervisionEvent::ActorTerminated(who, _, _) => who,
             SupervisionEvent::ActorFailed(who, error) => {
-                tracing::error!(actor = %who.get_id(), %error, "an actor failed");
+                tracing::error!(actor = %who.get_id(), error = error.to_string(), "an actor failed");
                 who
             }
             _ => return Ok(()),
@@ -141,7 +152,7 @@ impl Actor for Root {
 async fn start_state_actor(
     core: &Arc<Core>,
     guard: &Arc<TreeGuard>,
-    root: &ActorRef<RootMsg>,
+    root: &ActorRef<Letter<RootMsg>>,
 ) -> Result<ActorRef<StateMsg>, ActorProcessingErr> {
     let args = state_actor::Arguments { core: core.clone(), guard: guard.clone() };
     let (actor, _) = Actor::spawn_linked(None, StateActor, args, root.get_cell()).await?;
@@ -156,17 +167,22 @@ impl Tree {
         factory: crate::launch::Factory,
         intensity: Intensity,
         reply: oneshot::Sender<Result<Arc<SpawnerSeat>, EngineError>>,
-        myself: &ActorRef<RootMsg>,
+        myself: &ActorRef<Letter<RootMsg>>,
     ) {
-        let args = spawner_actor::Arguments { name, factory, intensity };
-        let seat = Arc::new(SpawnerSeat::default());
+        let mail = self.core.mail.clone();
+        let seat = Arc::new(SpawnerSeat::new(mail.clone()));
+        let args = spawner_actor::Arguments { name, factory, intensity, mail };
         let supervised = Supervised { args, starts: VecDeque::new(), seat: seat.clone() };
         self.restart_spawner(supervised, myself).await;
         let _ = reply.send(Ok(seat));
     }
 
     /// Starts a spawner's actor, unless it was started too often of late.
-    async fn restart_spawner(&mut self, mut supervised: Supervised, myself: &ActorRef<RootMsg>) {
+    async fn restart_spawner(
+        &mut self,
+        mut supervised: Supervised,
+        myself: &ActorRef<Letter<RootMsg>>,
+    ) {
         let now = Instant::now();
         supervised.starts.retain(|at| now.duration_since(*at) <= RESTART_PERIOD);
         supervised.starts.push_back(now);
@@ -189,7 +205,9 @@ impl Tree {
                 supervised.seat.set(Some(actor.clone()));
                 self.spawners.insert(actor.get_id(), supervised);
             }
-            Err(error) => tracing::error!(%error, "a spawner's actor could not be started"),
+            Err(error) => {
+                tracing::error!(error = error.to_string(), "a spawner's actor could not be started")
+            }
         }
     }
 
@@ -214,9 +232,9 @@ impl Tree {
         all
     }
 
-    fn sweep(&self, myself: &ActorRef<RootMsg>) {
+    fn sweep(&self, myself: &ActorRef<Letter<RootMsg>>) {
         let Ok(now) = self.core.now() else { return };
-        let myself = myself.clone();
+        let (myself, mail) = (myself.clone(), self.core.mail.clone());
         self.core.engine_turn(
             "sweep",
             move |state| {
@@ -225,7 +243,7 @@ impl Tree {
             },
             move |_links, more| {
                 if more {
-                    let _ = myself.cast(RootMsg::Sweep);
+                    let _ = myself.cast(mail.letter(RootMsg::Sweep));
                 }
             },
         );

@@ -11,6 +11,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use crate::errors::EngineError;
+use crate::mail::Letter;
 use crate::messages::SessionMsg;
 use crate::model::ids::SessionId;
 use crate::state::auth::Access;
@@ -38,28 +39,29 @@ pub(crate) struct Pulse {
 }
 
 impl Actor for Session {
-    type Msg = SessionMsg;
+    type Msg = Letter<SessionMsg>;
     type State = Pulse;
     type Arguments = Arguments;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<SessionMsg>,
+        myself: ActorRef<Letter<SessionMsg>>,
         args: Arguments,
     ) -> Result<Pulse, ActorProcessingErr> {
         let Arguments { core, session } = args;
-        let _timer = myself.send_after(QUIET, || SessionMsg::Quiet(0));
+        let mail = core.mail.clone();
+        let _timer = myself.send_after(QUIET, move || mail.letter(SessionMsg::Quiet(0)));
         Ok(Pulse { core, session, waiting: Vec::new(), in_turn: Vec::new(), beats: 0 })
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<SessionMsg>,
-        message: SessionMsg,
+        myself: ActorRef<Letter<SessionMsg>>,
+        message: Letter<SessionMsg>,
         pulse: &mut Pulse,
     ) -> Result<(), ActorProcessingErr> {
         crate::hop::hop("session").await;
-        match message {
+        match message.open() {
             SessionMsg::Beat { access, reply } => pulse.beat(access, reply, &myself),
             SessionMsg::Beaten(replies) => pulse.beaten(replies, &myself),
             SessionMsg::Quiet(beats) => pulse.quiet(beats, &myself),
@@ -70,7 +72,7 @@ impl Actor for Session {
 
     async fn handle_supervisor_evt(
         &self,
-        _myself: ActorRef<SessionMsg>,
+        _myself: ActorRef<Letter<SessionMsg>>,
         _event: SupervisionEvent,
         _pulse: &mut Pulse,
     ) -> Result<(), ActorProcessingErr> {
@@ -79,14 +81,14 @@ impl Actor for Session {
 }
 
 impl Pulse {
-    fn beat(&mut self, access: Access, reply: BeatReply, myself: &ActorRef<SessionMsg>) {
+    fn beat(&mut self, access: Access, reply: BeatReply, myself: &ActorRef<Letter<SessionMsg>>) {
         self.beats += 1;
         self.waiting.push((access, reply));
         self.take_beats(myself);
     }
 
     /// Starts one turn for all beats that wait, unless one is under way.
-    fn take_beats(&mut self, myself: &ActorRef<SessionMsg>) {
+    fn take_beats(&mut self, myself: &ActorRef<Letter<SessionMsg>>) {
         if self.waiting.is_empty() || !self.in_turn.is_empty() {
             return;
         }
@@ -95,14 +97,14 @@ impl Pulse {
         let (core, myself) = (self.core.clone(), myself.clone());
         tokio::spawn(async move {
             let replies = core.beat_turn(calls).await;
-            let _ = myself.cast(SessionMsg::Beaten(replies));
+            let _ = myself.cast(core.mail.letter(SessionMsg::Beaten(replies)));
         });
     }
 
     fn beaten(
         &mut self,
         replies: Vec<Result<HeartbeatReply, EngineError>>,
-        myself: &ActorRef<SessionMsg>,
+        myself: &ActorRef<Letter<SessionMsg>>,
     ) {
         for (caller, reply) in self.in_turn.drain(..).zip(replies) {
             let _ = caller.send(reply);
@@ -110,11 +112,11 @@ impl Pulse {
         self.take_beats(myself);
     }
 
-    fn quiet(&mut self, beats: u64, myself: &ActorRef<SessionMsg>) {
+    fn quiet(&mut self, beats: u64, myself: &ActorRef<Letter<SessionMsg>>) {
         let busy = !self.waiting.is_empty() || !self.in_turn.is_empty();
         if busy || beats != self.beats {
-            let beats = self.beats;
-            let _timer = myself.send_after(QUIET, move || SessionMsg::Quiet(beats));
+            let (beats, mail) = (self.beats, self.core.mail.clone());
+            let _timer = myself.send_after(QUIET, move || mail.letter(SessionMsg::Quiet(beats)));
             return;
         }
         self.core.lock_sessions().remove(&self.session);

@@ -6,7 +6,7 @@
 //! empties is the one that the next split fills. This is extendible hashing (Fagin, Nievergelt, Pippenger and
 //! Strong, 1979): a directory of small tables, of which a full one is split in two, and two near
 //! empty ones become one. The hasher is fast and seeded, not cryptographic: every key that is
-//! inserted is random or comes from the host, never from a remote caller's choice.
+//! inserted is random or comes from the host, or hashes what a caller chose by a keyed hash first.
 
 use std::hash::{BuildHasher, Hash};
 

@@ -7,12 +7,14 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::launch::{Built, Factory, panic_text};
+use crate::mail::{Letter, Mail};
 use crate::messages::{Checkout, Intensity, SpawnerMsg};
 
 pub(crate) struct Spawner;
@@ -22,6 +24,7 @@ pub(crate) struct Arguments {
     pub(crate) name: String,
     pub(crate) factory: Factory,
     pub(crate) intensity: Intensity,
+    pub(crate) mail: Arc<Mail>,
 }
 
 enum Product {
@@ -41,13 +44,13 @@ pub(crate) struct Keeper {
 }
 
 impl Actor for Spawner {
-    type Msg = SpawnerMsg;
+    type Msg = Letter<SpawnerMsg>;
     type State = Keeper;
     type Arguments = Arguments;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<SpawnerMsg>,
+        myself: ActorRef<Letter<SpawnerMsg>>,
         args: Arguments,
     ) -> Result<Keeper, ActorProcessingErr> {
         let mut keeper = Keeper {
@@ -63,11 +66,11 @@ impl Actor for Spawner {
 
     async fn handle(
         &self,
-        myself: ActorRef<SpawnerMsg>,
-        message: SpawnerMsg,
+        myself: ActorRef<Letter<SpawnerMsg>>,
+        message: Letter<SpawnerMsg>,
         keeper: &mut Keeper,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
+        match message.open() {
             SpawnerMsg::Checkout(reply) => keeper.check_out(reply),
             SpawnerMsg::Broke(generation, reason) => keeper.broke(generation, &reason, &myself),
             SpawnerMsg::Rebuild => keeper.build(&myself),
@@ -77,7 +80,7 @@ impl Actor for Spawner {
 
     async fn handle_supervisor_evt(
         &self,
-        _myself: ActorRef<SpawnerMsg>,
+        _myself: ActorRef<Letter<SpawnerMsg>>,
         _event: SupervisionEvent,
         _keeper: &mut Keeper,
     ) -> Result<(), ActorProcessingErr> {
@@ -99,7 +102,7 @@ impl Keeper {
     }
 
     /// Builds the product; a factory that fails or panics counts like a product that broke.
-    fn build(&mut self, myself: &ActorRef<SpawnerMsg>) {
+    fn build(&mut self, myself: &ActorRef<Letter<SpawnerMsg>>) {
         let factory = self.args.factory.clone();
         let built = match catch_unwind(AssertUnwindSafe(|| factory())) {
             Ok(Ok(built)) => Ok(built),
@@ -116,7 +119,7 @@ impl Keeper {
         }
     }
 
-    fn broke(&mut self, generation: u64, reason: &str, myself: &ActorRef<SpawnerMsg>) {
+    fn broke(&mut self, generation: u64, reason: &str, myself: &ActorRef<Letter<SpawnerMsg>>) {
         let current = matches!(self.product, Product::Ready(_)) && generation == self.generation;
         if current {
             self.rest(reason, myself);
@@ -124,7 +127,7 @@ impl Keeper {
     }
 
     /// Counts a break: waits for a rebuild, or gives up past the intensity.
-    fn rest(&mut self, reason: &str, myself: &ActorRef<SpawnerMsg>) {
+    fn rest(&mut self, reason: &str, myself: &ActorRef<Letter<SpawnerMsg>>) {
         let Intensity { restarts, within, backoff } = self.args.intensity;
         let now = Instant::now();
         self.broken_at.push_back(now);
@@ -144,7 +147,8 @@ impl Keeper {
         tracing::warn!(name, breaks, reason, "a spawner broke and is rebuilt");
         self.product = Product::Resting;
         let wait = backoff.saturating_mul(1 << (breaks - 1).min(16));
-        let _timer = myself.send_after(wait, || SpawnerMsg::Rebuild);
+        let mail = self.args.mail.clone();
+        let _timer = myself.send_after(wait, move || mail.letter(SpawnerMsg::Rebuild));
     }
 
     fn answer_waiting(&mut self) {

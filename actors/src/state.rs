@@ -118,6 +118,8 @@ pub struct EngineState {
     pub(crate) retired: Index<(u64, TokenFingerprint)>,
     pub(crate) idle_sessions: Index<(u64, SessionId)>,
     pub(crate) ended_runs: Index<(u64, RunId)>,
+    /// Runs by their start, for lists.
+    pub(crate) run_starts: Index<(u64, RunId)>,
     pub(crate) counters: Counters,
     counters_before: Counters,
     tail: VecDeque<Arc<EventRecord>>,
@@ -149,6 +151,7 @@ impl PartialEq for EngineState {
             && self.retired == other.retired
             && self.idle_sessions == other.idle_sessions
             && self.ended_runs == other.ended_runs
+            && self.run_starts == other.run_starts
             && self.counters == other.counters
     }
 }
@@ -179,6 +182,7 @@ macro_rules! every_table {
         state.retired.$method();
         state.idle_sessions.$method();
         state.ended_runs.$method();
+        state.run_starts.$method();
     }};
 }
 
@@ -210,6 +214,7 @@ impl EngineState {
             retired: Index::default(),
             idle_sessions: Index::default(),
             ended_runs: Index::default(),
+            run_starts: Index::default(),
             counters: Counters::default(),
             counters_before: Counters::default(),
             tail: VecDeque::new(),

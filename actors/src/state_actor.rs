@@ -262,7 +262,7 @@ impl Incarnation {
                 }
                 Effect::SessionClosed(session) => {
                     if let Some(actor) = self.core.lock_sessions().remove(&session) {
-                        let _ = actor.cast(SessionMsg::Closed);
+                        let _ = actor.cast(self.core.mail.letter(SessionMsg::Closed));
                     }
                 }
                 Effect::Dispatching(true) => {

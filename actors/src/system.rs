@@ -17,6 +17,7 @@ use crate::commits::Commits;
 use crate::config::EngineCfg;
 use crate::desk::Place;
 use crate::errors::EngineError;
+use crate::mail::{Letter, Mail};
 use crate::messages::{AttemptMsg, SessionMsg, WaiterMsg};
 use crate::model::event::{Event, EventRecord};
 use crate::model::ids::{SessionId, TaskId};
@@ -43,7 +44,7 @@ pub use counts::{Counts, TIME_BOUNDS, Times};
 pub use durable::{Opening, Recovery};
 pub use history::Past;
 pub use shutdown::ShutdownReport;
-pub use supervision::{SpawnerView, Supervision};
+pub use supervision::{Mailboxes, SpawnerView, Supervision};
 pub(crate) use tree::TreeGuard;
 pub use watch::PollStart;
 
@@ -51,7 +52,7 @@ pub use watch::PollStart;
 #[derive(Default)]
 pub struct Links {
     pub(crate) waiters: ShardMap<TaskId, WaiterLink>,
-    pub(crate) attempts: ShardMap<(TaskId, u32), ActorRef<AttemptMsg>>,
+    pub(crate) attempts: ShardMap<(TaskId, u32), ActorRef<Letter<AttemptMsg>>>,
     /// Dispatches that wait while dispatching is paused, in their order.
     pub(crate) line: VecDeque<(TaskId, Arc<dyn Turn>)>,
     /// How many callers were parked.
@@ -73,7 +74,7 @@ pub struct Core {
     pub(crate) cfg: EngineCfg,
     state: Mutex<EngineState>,
     links: Mutex<Links>,
-    sessions: Mutex<ShardMap<SessionId, ActorRef<SessionMsg>>>,
+    sessions: Mutex<ShardMap<SessionId, ActorRef<Letter<SessionMsg>>>>,
     pub(crate) queue: TurnQueue,
     /// Absent where nothing is kept.
     commits: Option<Commits>,
@@ -83,8 +84,10 @@ pub struct Core {
     last_now: Mutex<Now>,
     tree: Mutex<tree::TreeSlot>,
     counters: counts::Counters,
+    /// Messages that lie in mailboxes.
+    pub(crate) mail: Arc<Mail>,
     pub(crate) idle_attempts: Arc<Pool<Place>>,
-    pub(crate) idle_waiters: Arc<Pool<ActorRef<WaiterMsg>>>,
+    pub(crate) idle_waiters: Arc<Pool<ActorRef<Letter<WaiterMsg>>>>,
     /// One token per attempt actor; a shutdown waits for their end.
     pub(crate) attempts: TaskTracker,
     draining: AtomicBool,
@@ -115,6 +118,7 @@ impl Core {
             clock,
             tree: Mutex::default(),
             counters: counts::Counters::default(),
+            mail: Arc::default(),
             idle_attempts: Arc::default(),
             idle_waiters: Arc::default(),
             attempts: TaskTracker::new(),
@@ -134,7 +138,7 @@ impl Core {
 
     pub(crate) fn lock_sessions(
         &self,
-    ) -> MutexGuard<'_, ShardMap<SessionId, ActorRef<SessionMsg>>> {
+    ) -> MutexGuard<'_, ShardMap<SessionId, ActorRef<Letter<SessionMsg>>>> {
         lock(&self.sessions)
     }
 

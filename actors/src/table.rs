@@ -217,7 +217,7 @@ impl<K: Ord + Clone> Index<K> {
     }
 
     /// The keys within `bounds`, in order.
-    pub fn range<R: RangeBounds<K>>(&self, bounds: R) -> impl Iterator<Item = &K> {
+    pub fn range<R: RangeBounds<K>>(&self, bounds: R) -> impl DoubleEndedIterator<Item = &K> {
         self.set.range(bounds)
     }
 

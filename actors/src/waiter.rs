@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
+use crate::mail::Letter;
 use crate::messages::{Change, Until, WaiterMsg};
 use crate::model::ids::TaskId;
 use crate::outgoing::Outgoing;
@@ -88,7 +89,7 @@ impl Watch {
 /// The state actor's hold on a task's waiter. Whoever takes it out of the links lets the waiter
 /// come to rest.
 pub(crate) struct WaiterLink {
-    pub(crate) actor: ActorRef<WaiterMsg>,
+    pub(crate) actor: ActorRef<Letter<WaiterMsg>>,
     pub(crate) watch: Arc<Watch>,
     /// Number of the tree in which the waiter lives.
     pub(crate) tree: u64,
@@ -102,7 +103,7 @@ impl WaiterLink {
         if self.watch.end(change.clone(), FEW) {
             core.idle_waiters.keep(self.actor, self.tree);
         } else {
-            let _ = self.actor.cast(WaiterMsg::Ended(change));
+            let _ = self.actor.cast(core.mail.letter(WaiterMsg::Ended(change)));
         }
     }
 }
@@ -126,13 +127,13 @@ impl Drop for Seat {
 }
 
 impl Actor for Waiter {
-    type Msg = WaiterMsg;
+    type Msg = Letter<WaiterMsg>;
     type State = Seat;
     type Arguments = Arc<Core>;
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<WaiterMsg>,
+        _myself: ActorRef<Letter<WaiterMsg>>,
         core: Arc<Core>,
     ) -> Result<Seat, ActorProcessingErr> {
         let tree = core.idle_waiters.tree();
@@ -141,11 +142,12 @@ impl Actor for Waiter {
 
     async fn handle(
         &self,
-        myself: ActorRef<WaiterMsg>,
-        message: WaiterMsg,
+        myself: ActorRef<Letter<WaiterMsg>>,
+        message: Letter<WaiterMsg>,
         seat: &mut Seat,
     ) -> Result<(), ActorProcessingErr> {
         crate::hop::hop("waiter").await;
+        let message = message.open();
         if let WaiterMsg::Park { watch, ticket, until, reply } = message {
             watch.park(ticket, until, reply);
             seat.watch = Some(watch);
@@ -175,7 +177,7 @@ impl Actor for Waiter {
 
     async fn handle_supervisor_evt(
         &self,
-        _myself: ActorRef<WaiterMsg>,
+        _myself: ActorRef<Letter<WaiterMsg>>,
         _event: SupervisionEvent,
         _seat: &mut Seat,
     ) -> Result<(), ActorProcessingErr> {
@@ -196,7 +198,7 @@ impl Change {
 impl Seat {
     /// Where nobody is parked: asks the state actor to let this waiter go, unless it sends
     /// somebody meanwhile.
-    fn retire_if_alone(&self, watch: &Watch, myself: ActorRef<WaiterMsg>) {
+    fn retire_if_alone(&self, watch: &Watch, myself: ActorRef<Letter<WaiterMsg>>) {
         let (task, newest) = {
             let inner = watch.lock();
             if !inner.parked.is_empty() || inner.ended.is_some() {

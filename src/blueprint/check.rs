@@ -24,6 +24,8 @@ pub struct Known {
     pub externs: BTreeSet<String>,
     /// The kind of agents where neither they nor the document name one.
     pub default_agent_kind: Option<AgentKind>,
+    /// The layers that programs may list; none where that is not known, and not looked at.
+    pub layers: Option<BTreeSet<String>>,
     /// Whether steps that name no agent of the document go somewhere else.
     pub default_route: bool,
 }
@@ -35,6 +37,7 @@ impl Default for Known {
             operators: BTreeSet::new(),
             externs: BTreeSet::new(),
             default_agent_kind: None,
+            layers: None,
             default_route: false,
         }
     }
@@ -68,6 +71,11 @@ pub enum Warning {
         /// The name.
         agent: String,
     },
+    /// A layer is listed that the host does not have; it is left out.
+    UnknownLayer {
+        /// Its key.
+        layer: String,
+    },
     /// A part of the flow never runs.
     Unreachable {
         /// The place, as a JSON pointer.
@@ -89,6 +97,9 @@ impl fmt::Display for Warning {
             Self::UnusedAgent { agent } => write!(f, "agent `{agent}` is named by no step"),
             Self::UnknownHint { agent } => {
                 write!(f, "hints.per_agent: there is no agent `{agent}`")
+            }
+            Self::UnknownLayer { layer } => {
+                write!(f, "spawner_hints.layers: there is no layer `{layer}` here; it is left out")
             }
             Self::Unreachable { place, msg } => write!(f, "{place}: {msg}"),
         }
@@ -126,6 +137,7 @@ pub(crate) fn faults(
 ) -> (Vec<CompileError>, Vec<Warning>) {
     let mut check = Check { blueprint, known, errors: Vec::new(), warnings: Vec::new() };
     check.header();
+    check.layers();
     let mut routed = unread.clone();
     check.names();
     for agent in &blueprint.agents {
@@ -160,6 +172,14 @@ impl Check<'_> {
         }
         if self.blueprint.metadata.default_run_ttl_secs == Some(0) {
             self.document("metadata.default_run_ttl_secs", "must be at least 1");
+        }
+    }
+
+    fn layers(&mut self) {
+        let Some(known) = &self.known.layers else { return };
+        let listed = self.blueprint.spawner_hints.layers.iter();
+        for layer in listed.filter(|layer| !known.contains(*layer)) {
+            self.warnings.push(Warning::UnknownLayer { layer: layer.clone() });
         }
     }
 

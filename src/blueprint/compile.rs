@@ -119,6 +119,7 @@ pub async fn known_to(engine: &Engine, functions: &Functions) -> Known {
     Known {
         rust_fns: functions.names().into_iter().map(str::to_owned).collect(),
         operators: engine.list_operator_ids().await.into_iter().collect(),
+        layers: Some(engine.layer_registry().hint_keys().into_iter().collect()),
         ..Known::default()
     }
 }

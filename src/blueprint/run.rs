@@ -1,6 +1,7 @@
 //! Running a program: attach, evaluate the flow, report how it came out.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -161,7 +162,8 @@ impl Default for RunOptions {
 }
 
 /// Runs a program on an initial context and reports how it came out. Every step is one task and
-/// one dispatch. Dropping the future, cancelling it and its time-out all cancel the open tasks.
+/// one dispatch; the run's sessions are kept attached for as long as it is carried on. Dropping the
+/// future, cancelling it and its time-out all cancel the open tasks.
 ///
 /// With [`RunOptions::id`] the run is kept by the engine, and in its journal where it has one.
 /// Dropping the future then leaves the run open, as the death of the process does; a call with the
@@ -205,11 +207,26 @@ pub(super) async fn evaluate(
         biased;
         () = options.cancel.cancelled() => RunOutcome::Cancelled,
         () = leave.cancelled() => RunOutcome::Left,
+        never = beat(steps) => match never {},
         end = tokio::time::timeout(steps.hold, flow) => match end {
             Ok(Ok(())) => RunOutcome::Pass,
             Ok(Err(error)) => failed(steps, &error.to_string()),
             Err(_) => RunOutcome::Timeout { step: None },
         },
+    }
+}
+
+/// Keeps the sessions of a run attached while it is carried on. Twice in each interval, so that one
+/// beat that is late lets none lapse, whatever the threshold.
+async fn beat(steps: &Steps) -> Infallible {
+    let every = steps.engine.cfg().long_hold.heartbeat_interval / 2;
+    loop {
+        tokio::time::sleep(every.max(Duration::from_millis(1))).await;
+        for token in [&steps.operator, &steps.senior] {
+            if let Err(error) = steps.engine.heartbeat(token).await {
+                tracing::debug!(error = error.to_string(), "a run's session was not kept alive");
+            }
+        }
     }
 }
 

@@ -109,7 +109,7 @@ impl Session {
         }
         for token in [&self.operator, &self.senior] {
             if let Err(error) = self.engine.detach_and_revoke(token).await {
-                tracing::warn!(%error, "a run's session could not be ended");
+                tracing::warn!(error = error.to_string(), "a run's session could not be ended");
             }
         }
         self.leave().await;

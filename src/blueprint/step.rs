@@ -54,10 +54,10 @@ impl Drop for CancelOnDrop<'_> {
             runtime.spawn(async move {
                 // First the note, so that a task whose cancellation is lost is not taken up again.
                 if keeps && let Err(error) = engine.note_told(task, kept::dropped()).await {
-                    tracing::debug!(%task, %error, "a dropped step was not noted");
+                    tracing::debug!(%task, error = error.to_string(), "a dropped step was not noted");
                 }
                 if let Err(error) = engine.cancel_task(&token, &task).await {
-                    tracing::debug!(%task, %error, "the task of a dropped step was not cancelled");
+                    tracing::debug!(%task, error = error.to_string(), "the task of a dropped step was not cancelled");
                 }
             });
         }

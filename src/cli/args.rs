@@ -66,10 +66,15 @@ const MCP_EXAMPLES: &str = "\
 In the settings of a client:
   {\"mcpServers\": {\"adjutant\": {\"command\": \"adjutant\", \"args\": [\"mcp\", \"--program\", \"sh\"]}}}
 
+Or beside everybody else on a running server, whose token is found as the other verbs find it:
+  {\"mcpServers\": {\"adjutant\": {\"command\": \"adjutant\", \"args\": [\"mcp\", \"--server\", \"http://127.0.0.1:7777\"]}}}
+
 The client starts the program, and may do with it what you may, apart from one thing: blueprints may run only
 the programs that are named here. Those run as you, with any arguments.
 Standard output carries the protocol alone; the log goes to standard error. When the client leaves, what runs
-is stopped, and runs that are kept stay open for `adjutant resume`. A server has the same at /mcp.";
+is stopped, and runs that are kept stay open for `adjutant resume`. With --server what runs goes on there.
+
+Settings: those of `adjutant serve`, as far as no port is needed; `adjutant config show` lists them.";
 
 /// Runs swarms of agents: child processes, functions and operators, under supervision.
 #[derive(Debug, Parser)]
@@ -303,15 +308,27 @@ pub(crate) enum ConfigCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = MCP_EXAMPLES)]
 pub(crate) struct McpArgs {
-    #[command(flatten)]
-    pub(crate) store: StoreArg,
+    /// Carries the client to this running server, such as http://127.0.0.1:7777, instead of being
+    /// one.
+    #[arg(long, value_name = "URL", conflicts_with = "programs")]
+    pub(crate) server: Option<String>,
+    /// With --server: the file of the token, with mode 0600; otherwise that beside the store.
+    #[arg(long, value_name = "FILE", env = "ADJUTANT_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The folder of the store; `none` keeps nothing. Otherwise the user's own place. With --server
+    /// where the server's token is looked for.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<String>,
     /// A program that the agents of a blueprint may run, a bare name or an absolute path; `sh`
     /// allows shell lines. Without any, none may.
     #[arg(long = "program", value_name = "NAME|PATH")]
     pub(crate) programs: Vec<String>,
-    /// Longest that attempts at work get to end once the client has left, in seconds.
-    #[arg(long, value_name = "SECS", default_value_t = 8)]
-    pub(crate) grace: u64,
+    /// Longest that what is at work gets to end once the client has left, in seconds. Otherwise
+    /// `server.grace_secs` where that is set, else 8.
+    #[arg(long, value_name = "SECS")]
+    pub(crate) grace: Option<u64>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
 }
 
 #[derive(Debug, clap::Args)]

@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::handshake;
+use hyper::http::request;
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
@@ -166,22 +167,7 @@ impl Client {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Result<Response<Incoming>, Refusal> {
-        let lost = |error: &dyn Display| {
-            Refusal::Unreachable(format!("{} does not answer: {error}", self.base))
-        };
-        let port = self.authority.port_u16().unwrap_or(80);
-        let address = format!("{}:{port}", self.authority.host());
-        let socket = timeout(CONNECT, TcpStream::connect(address)).await;
-        let socket = socket.map_err(|e| lost(&e))?.map_err(|e| lost(&e))?;
-        let (mut sender, connection) =
-            handshake(TokioIo::new(socket)).await.map_err(|e| lost(&e))?;
-        // Ends with the sender and the body.
-        tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", self.authority.as_str())
-            .header("authorization", format!("Bearer {}", self.token));
+        let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -192,19 +178,50 @@ impl Client {
             }
             None => Bytes::new(),
         };
-        let request = request.body(Full::new(bytes)).map_err(|e| lost(&e))?;
-        let answer = timeout(ANSWER, sender.send_request(request)).await;
-        let answer = answer.map_err(|e| lost(&e))?.map_err(|e| lost(&e))?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        let status = answer.status().as_u16();
-        let problem = serde_json::from_slice(&whole(answer).await?).unwrap_or_default();
-        Err(Refusal::Problem(status, problem))
+        let answer = timeout(ANSWER, self.send(request, bytes)).await;
+        let answer = answer.map_err(|error| self.lost(&error))??;
+        if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+    }
+
+    fn lost(&self, error: &dyn Display) -> Refusal {
+        Refusal::Unreachable(format!("{} does not answer: {error}", self.base))
+    }
+
+    /// Sends a request with the bearer, and gives whatever is answered, with its body unread. It
+    /// waits as long as the server takes. Dropping the future or the body ends the connection.
+    pub(crate) async fn send(
+        &self,
+        request: request::Builder,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Refusal> {
+        let lost = |error: &dyn Display| self.lost(error);
+        let port = self.authority.port_u16().unwrap_or(80);
+        let address = format!("{}:{port}", self.authority.host());
+        let socket = timeout(CONNECT, TcpStream::connect(address)).await;
+        let socket = socket.map_err(|e| lost(&e))?.map_err(|e| lost(&e))?;
+        let (mut sender, connection) =
+            handshake(TokioIo::new(socket)).await.map_err(|e| lost(&e))?;
+        // Ends with the sender and the body.
+        tokio::spawn(connection);
+        let request = request
+            .header("host", self.authority.as_str())
+            .header("authorization", format!("Bearer {}", self.token));
+        let request = request.body(Full::new(body)).map_err(|e| lost(&e))?;
+        sender.send_request(request).await.map_err(|e| lost(&e))
     }
 }
 
-async fn whole(answer: Response<Incoming>) -> Result<Bytes, Refusal> {
+/// Why an answer is none.
+pub(crate) async fn refusal(answer: Response<Incoming>) -> Refusal {
+    let status = answer.status().as_u16();
+    match whole(answer).await {
+        Ok(body) => Refusal::Problem(status, serde_json::from_slice(&body).unwrap_or_default()),
+        Err(refusal) => refusal,
+    }
+}
+
+/// The body of an answer.
+pub(crate) async fn whole(answer: Response<Incoming>) -> Result<Bytes, Refusal> {
     let lost = |error: &dyn Display| Refusal::Unreachable(format!("the answer broke off: {error}"));
     let body = timeout(ANSWER, Limited::new(answer.into_body(), BODY_MAX).collect()).await;
     Ok(body.map_err(|e| lost(&e))?.map_err(|e| lost(&e))?.to_bytes())

@@ -2,14 +2,55 @@
 
 use serde_json::json;
 
-use crate::cli::args::{ConfigArgs, ConfigCommand, SettingsArgs};
+use crate::cli::args::{ConfigArgs, ConfigCommand, LogArgs, SettingsArgs};
 use crate::cli::settings::keys::{Config, keys};
 use crate::cli::settings::value::Value;
 use crate::cli::settings::{Flag, Given, Settings, Sources};
 use crate::cli::{code, print_line, say, usage};
 
+/// What a command's own flags say of settings, as far as they were given.
+#[derive(Default)]
+pub(crate) struct Flags(Vec<Flag>);
+
+impl Flags {
+    fn add(&mut self, key: &str, flag: &str, value: Given) {
+        self.0.push(Flag { flag: flag.to_owned(), key: key.to_owned(), value });
+    }
+
+    pub(crate) fn text(mut self, key: &str, flag: &str, text: Option<&str>) -> Self {
+        if let Some(text) = text {
+            self.add(key, flag, Given::Text(text.to_owned()));
+        }
+        self
+    }
+
+    pub(crate) fn number(mut self, key: &str, flag: &str, number: Option<u64>) -> Self {
+        if let Some(number) = number {
+            self.add(key, flag, Given::Value(Value::Number(number)));
+        }
+        self
+    }
+
+    pub(crate) fn list(mut self, key: &str, flag: &str, list: &[String]) -> Self {
+        if !list.is_empty() {
+            self.add(key, flag, Given::Value(Value::List(list.to_vec())));
+        }
+        self
+    }
+
+    /// The flags of the log, which every command has.
+    pub(crate) fn log(self, args: &LogArgs) -> Self {
+        let format = args.log.map(|format| format.word());
+        self.text("log.level", "--log-level", args.log_level.as_deref()).text(
+            "log.format",
+            "--log",
+            format,
+        )
+    }
+}
+
 /// The sources of settings, with what a command's own flags say.
-pub(crate) fn sources(args: &SettingsArgs, mut flags: Vec<Flag>) -> Sources {
+pub(crate) fn sources(args: &SettingsArgs, Flags(mut flags): Flags) -> Sources {
     flags.extend(args.set.iter().map(|set| {
         let (key, text) = set.split_once('=').unwrap_or((set, ""));
         let value = Given::Text(text.to_owned());
@@ -26,7 +67,7 @@ pub(crate) fn main(args: &ConfigArgs) -> anyhow::Result<i32> {
 }
 
 fn show(args: &SettingsArgs, json: bool) -> anyhow::Result<i32> {
-    let settings = match Settings::load(&sources(args, Vec::new())) {
+    let settings = match Settings::load(&sources(args, Flags::default())) {
         Ok(settings) => settings,
         Err(mistakes) => return Ok(usage(&mistakes.to_string())),
     };

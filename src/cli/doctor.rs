@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::DoctorArgs;
 use crate::cli::client::{Card, Client, Refusal};
-use crate::cli::config::sources;
+use crate::cli::config::{Flags, sources};
 use crate::cli::place::{Place, holder};
 use crate::cli::remote::tell;
 use crate::cli::settings::Settings;
@@ -57,7 +57,7 @@ pub(crate) fn main(args: &DoctorArgs) -> anyhow::Result<i32> {
 /// The program itself: its version, its settings, its limits, its clock.
 fn here(args: &DoctorArgs) -> Room {
     let mut found = vec![Finding::ok("version", env!("CARGO_PKG_VERSION"))];
-    match Settings::load(&sources(&args.settings, Vec::new())) {
+    match Settings::load(&sources(&args.settings, Flags::default())) {
         Ok(settings) => {
             let own = settings.shown().filter(|(_, _, origin)| origin.to_string() != "default");
             let own: Vec<_> =

@@ -62,9 +62,11 @@ pub(crate) fn start(layers: Vec<Boxed>) {
 }
 
 /// What is let through. The library of the Model Context Protocol tells ids of sessions, and in
-/// detail whole requests with what is secret in them, so its warnings alone are.
+/// detail whole requests with what is secret in them, so its warnings alone are; its client tells
+/// such ids in errors too, which are told by who uses it.
 pub(crate) fn filter(level: &str) -> anyhow::Result<EnvFilter> {
-    Ok(EnvFilter::try_new(level)?.add_directive("rmcp=warn".parse()?))
+    let filter = EnvFilter::try_new(level)?.add_directive("rmcp=warn".parse()?);
+    Ok(filter.add_directive("rmcp::transport::streamable_http_client=off".parse()?))
 }
 
 /// Lines on stderr.

@@ -33,11 +33,16 @@ impl Place {
             Some(named) => Some(named.clone()),
             None => store_in_settings()?,
         };
-        Ok(match named {
+        Ok(Self::named(named))
+    }
+
+    /// What settings that are read already mean.
+    pub(crate) fn named(store: Option<PathBuf>) -> Self {
+        match store {
             Some(word) if word.as_os_str() == "none" => Self::None,
             Some(path) => Self::At(path),
             None => Self::Own(own_place()),
-        })
+        }
     }
 
     /// The stores that are there.

@@ -4,19 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use adjutant::server::{
-    About, AdminToken, MemoryShelf, RecentErrors, Server, ServerCfg, Shelf, raise_descriptor_limit,
+    About, AdminToken, DataSink, MemoryShelf, RecentErrors, Server, ServerCfg, Shelf,
+    raise_descriptor_limit,
 };
 use adjutant::store::SqliteStore;
 use adjutant::{CancellationToken, Engine, EngineCfg, LayerRegistry};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::args::{LogArgs, ServeArgs, StoreArg};
+use crate::cli::args::{LogArgs, ServeArgs};
 use crate::cli::client::Card;
-use crate::cli::config::sources;
+use crate::cli::config::{Flags, sources};
 use crate::cli::place::Place;
-use crate::cli::settings::value::Value;
-use crate::cli::settings::{Config, Flag, Given, Settings};
+use crate::cli::settings::{Config, Settings};
 use crate::cli::{code, drive, log, print_line, say, spans, usage};
 
 pub(crate) fn main(args: ServeArgs, logs: &LogArgs) -> anyhow::Result<i32> {
@@ -34,42 +34,18 @@ pub(crate) fn main(args: ServeArgs, logs: &LogArgs) -> anyhow::Result<i32> {
 }
 
 /// What the command line says of settings.
-fn flags(args: &ServeArgs, logs: &LogArgs) -> Vec<Flag> {
-    let mut flags = Vec::new();
-    let mut add = |key: &str, flag: &str, value: Given| {
-        flags.push(Flag { flag: flag.to_owned(), key: key.to_owned(), value });
-    };
-    let level = logs.log_level.clone();
-    for (key, flag, text) in [
-        ("server.listen", "--listen", &args.listen),
-        ("store.path", "--store", &args.store),
-        ("server.admin_token_file", "--admin-token-file", &args.admin_token_file),
-        ("log.level", "--log-level", &level),
-        ("log.format", "--log", &logs.log.map(|format| format.word().to_owned())),
-    ] {
-        if let Some(text) = text {
-            add(key, flag, Given::Text(text.clone()));
-        }
-    }
-    for (key, flag, number) in [
-        ("server.grace_secs", "--grace", args.grace),
-        ("server.linger_secs", "--linger", args.linger),
-        ("limits.live_runs", "--runs", args.runs),
-    ] {
-        if let Some(number) = number {
-            add(key, flag, Given::Value(Value::Number(number)));
-        }
-    }
-    for (key, flag, list) in [
-        ("server.hosts", "--host", &args.hosts),
-        ("server.origins", "--origin", &args.origins),
-        ("programs.allow", "--program", &args.programs),
-    ] {
-        if !list.is_empty() {
-            add(key, flag, Given::Value(Value::List(list.clone())));
-        }
-    }
-    flags
+fn flags(args: &ServeArgs, logs: &LogArgs) -> Flags {
+    Flags::default()
+        .text("server.listen", "--listen", args.listen.as_deref())
+        .text("store.path", "--store", args.store.as_deref())
+        .text("server.admin_token_file", "--admin-token-file", args.admin_token_file.as_deref())
+        .number("server.grace_secs", "--grace", args.grace)
+        .number("server.linger_secs", "--linger", args.linger)
+        .number("limits.live_runs", "--runs", args.runs)
+        .list("server.hosts", "--host", &args.hosts)
+        .list("server.origins", "--origin", &args.origins)
+        .list("programs.allow", "--program", &args.programs)
+        .log(logs)
 }
 
 async fn command(settings: Settings) -> anyhow::Result<i32> {
@@ -83,17 +59,19 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
     if let Err(error) = raise_descriptor_limit() {
         say(&format!("adjutant: the limit of descriptors stays as it is: {error}"));
     }
-    let store = Place::of(&StoreArg { store })?.open_with(kept)?;
+    let store = Place::named(store).open_with(kept)?;
     let folder = store.as_ref().map(|store| store.path().to_owned());
     let beside = folder.as_ref().map(|folder| folder.join("admin-token"));
     let Some(file) = admin_token_file.or(beside) else {
         bail!("without a store, name the file of the admin's token with --admin-token-file");
     };
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
-    let (engine, shelf) = open_engine(store, engine).await?;
+    let sink = DataSink::default();
+    let layers = sink.layers(LayerRegistry::standard());
+    let (engine, shelf) = open_engine(store, engine, layers).await?;
     let lapses = engine.start_detach_loop();
     let about = About { settings: shown, store: folder.clone(), errors };
-    let cfg = ServerCfg { about, shelf, ..server };
+    let cfg = ServerCfg { about, shelf, sink, ..server };
     let server = Server::bind(engine.clone(), listen, admin, cfg)
         .await
         .with_context(|| format!("{listen} cannot be listened on"))?;
@@ -125,14 +103,15 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
 pub(crate) async fn open_engine(
     store: Option<SqliteStore>,
     mut cfg: EngineCfg,
+    layers: LayerRegistry,
 ) -> anyhow::Result<(Engine, Arc<dyn Shelf>)> {
     let Some(store) = store else {
-        let engine = Engine::new_with_layers(cfg, LayerRegistry::standard());
+        let engine = Engine::new_with_layers(cfg, layers);
         return Ok((engine, Arc::new(MemoryShelf::default())));
     };
     cfg.token_keys = store.keys();
     let store = Arc::new(store);
-    let engine = Engine::open(cfg, LayerRegistry::standard(), store.clone()).await?;
+    let engine = Engine::open(cfg, layers, store.clone()).await?;
     for row in &engine.recovery().set_aside {
         say(&format!("adjutant: {} {}: {}", row.table, row.key, row.why));
     }
@@ -140,7 +119,7 @@ pub(crate) async fn open_engine(
 }
 
 /// Starts the log, and the sending of spans where that is asked for.
-fn begin_log(config: &Config, errors: RecentErrors) -> anyhow::Result<spans::Sending> {
+pub(crate) fn begin_log(config: &Config, errors: RecentErrors) -> anyhow::Result<spans::Sending> {
     let mut layers = vec![log::to_stderr(config.log, &config.log_level)?, log::remembering(errors)];
     let (layer, sending) = spans::begin(config)?;
     layers.extend(layer);

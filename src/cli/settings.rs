@@ -16,7 +16,7 @@ pub(crate) mod keys;
 pub(crate) mod value;
 
 /// Variables that are no settings of a server.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 8] = [
     "ADJUTANT_CONFIG",
     "ADJUTANT_SERVER",
     "ADJUTANT_TOKEN_FILE",
@@ -24,6 +24,7 @@ const OTHER_VARIABLES: [&str; 7] = [
     "ADJUTANT_TASK_ID",
     "ADJUTANT_ATTEMPT",
     "ADJUTANT_AGENT",
+    "ADJUTANT_DATA_SINK",
 ];
 
 /// Where a value came from.
@@ -127,6 +128,12 @@ impl Settings {
             };
             (*key, value, origin)
         })
+    }
+
+    /// Whether nobody said anything of a setting.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        let mut all = self.origins.iter();
+        all.any(|(key, origin)| key.name == name && *origin == Origin::Default)
     }
 
     /// As [`Self::shown`], for programs.

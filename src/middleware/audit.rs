@@ -55,7 +55,7 @@ impl SpawnerAdapter for Audited {
         let worker = match spawned {
             Ok(worker) => worker,
             Err(error) => {
-                tracing::info!(target: "adjutant::audit", task = %task_id, attempt, agent, operator, %error, "attempt not spawned");
+                tracing::info!(target: "adjutant::audit", task = %task_id, attempt, agent, operator, error = error.to_string(), "attempt not spawned");
                 return Err(error);
             }
         };

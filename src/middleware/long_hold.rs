@@ -91,7 +91,7 @@ impl Worker for TimedWorker {
         }
         let noted = engine.note_slow_attempt(&task_id, attempt, start.elapsed(), hold).await;
         if let Err(error) = noted {
-            tracing::debug!(task = %task_id, attempt, %error, "a slow attempt was not recorded");
+            tracing::debug!(task = %task_id, attempt, error = error.to_string(), "a slow attempt was not recorded");
         }
         join.await
     }

@@ -56,7 +56,7 @@ fn archived(id: &str) -> Problem {
 /// A version of a blueprint. The time is in milliseconds since 1970.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "a shape for the document")]
-struct VersionShown {
+pub(crate) struct VersionShown {
     id: String,
     /// Hash of its content.
     hash: String,
@@ -100,11 +100,26 @@ pub(crate) async fn put(
     Path(id): Path<String>,
     Body(document): Body<Value>,
 ) -> Result<Response, Problem> {
-    authority.may(&app, Verb::StartTask).await?;
     check_name("blueprint id", &id)?;
-    let blueprint = programs::read_for_later(&app.engine, &app.cfg, &document).await?;
-    if blueprint.id != id {
-        let detail = format!("the document's id is {}, and not {id}", blueprint.id);
+    let (version, is_new) = keep(&app, &authority, &document, Some(&id)).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(shown(&version))).into_response())
+}
+
+/// Checks a document and keeps it, under the id that is wanted if one is. Tells whether its newest
+/// version is another one than before.
+pub(crate) async fn keep(
+    app: &App,
+    authority: &Authority,
+    document: &Value,
+    wanted: Option<&str>,
+) -> Result<(BlueprintVersion, bool), Problem> {
+    authority.may(app, Verb::StartTask).await?;
+    let blueprint = programs::read_for_later(&app.engine, &app.cfg, document).await?;
+    let id = &blueprint.id;
+    check_name("blueprint id", id)?;
+    if wanted.is_some_and(|wanted| wanted != id) {
+        let detail = format!("the document's id is {id}, and not that of the path");
         return Err(EngineError::InvalidArgument(detail).into());
     }
     // Normalized, so that one content has one hash however it was written; that of its runs.
@@ -117,17 +132,16 @@ pub(crate) async fn put(
         document: document.to_string(),
         archived: false,
     };
-    let told = shown(&version);
-    let status = match on_shelf(&app.cfg.shelf, move |shelf| shelf.put_blueprint(&version)).await? {
-        Put::New => StatusCode::CREATED,
-        Put::Same => StatusCode::OK,
-        Put::Archived => return Err(archived(&id)),
+    let fresh = version.clone();
+    match on_shelf(&app.cfg.shelf, move |shelf| shelf.put_blueprint(&fresh)).await? {
+        Put::New => Ok((version, true)),
+        Put::Same => Ok((version, false)),
+        Put::Archived => Err(archived(id)),
         Put::Full => {
             let detail = "as many blueprints are kept as may be";
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "table_full", detail));
+            Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "table_full", detail))
         }
-    };
-    Ok((status, Json(told)).into_response())
+    }
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -148,12 +162,23 @@ pub(crate) async fn list(
     authority: Authority,
     Params(page): Params<Page>,
 ) -> Result<Json<Value>, Problem> {
-    authority.may(&app, Verb::ReadTaskState).await?;
-    let limit = page.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
-    let found = on_shelf(&app.cfg.shelf, move |shelf| shelf.blueprints(&page.after, limit)).await?;
-    let next = found.last().map(|last| last.id.clone()).filter(|_| found.len() == limit);
+    let (found, next) = newest(&app, &authority, page.limit, page.after).await?;
     let all: Vec<_> = found.iter().map(shown).collect();
     Ok(Json(json!({ "blueprints": all, "next": next })))
+}
+
+/// A page of the newest versions, and where the next one begins.
+pub(crate) async fn newest(
+    app: &App,
+    authority: &Authority,
+    limit: Option<usize>,
+    after: String,
+) -> Result<(Vec<BlueprintVersion>, Option<String>), Problem> {
+    authority.may(app, Verb::ReadTaskState).await?;
+    let limit = limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let found = on_shelf(&app.cfg.shelf, move |shelf| shelf.blueprints(&after, limit)).await?;
+    let next = found.last().map(|last| last.id.clone()).filter(|_| found.len() == limit);
+    Ok((found, next))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -197,7 +222,7 @@ pub(crate) async fn head(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     authority.may(&app, Verb::ReadTaskState).await?;
-    Ok(Json(versions(&app, &id, 1).await?.remove(0)))
+    Ok(Json(shown(&head_of(&app, &id).await?)))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -219,15 +244,22 @@ pub(crate) async fn history(
 ) -> Result<Json<Value>, Problem> {
     authority.may(&app, Verb::ReadTaskState).await?;
     let limit = back.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
-    Ok(Json(json!({ "versions": versions(&app, &id, limit).await? })))
+    let found = versions(&app, &id, limit).await?;
+    if found.is_empty() {
+        return Err(not_found(&id));
+    }
+    let all: Vec<_> = found.iter().map(shown).collect();
+    Ok(Json(json!({ "versions": all })))
 }
 
-/// At least one version, or the refusal.
-async fn versions(app: &App, id: &str, limit: usize) -> Result<Vec<Value>, Problem> {
+async fn versions(app: &App, id: &str, limit: usize) -> Result<Vec<BlueprintVersion>, Problem> {
     let name = id.to_owned();
-    let found =
-        on_shelf(&app.cfg.shelf, move |shelf| shelf.blueprint_history(&name, limit)).await?;
-    if found.is_empty() { Err(not_found(id)) } else { Ok(found.iter().map(shown).collect()) }
+    on_shelf(&app.cfg.shelf, move |shelf| shelf.blueprint_history(&name, limit)).await
+}
+
+/// The newest version of a blueprint, without its document.
+pub(crate) async fn head_of(app: &App, id: &str) -> Result<BlueprintVersion, Problem> {
+    versions(app, id, 1).await?.pop().ok_or_else(|| not_found(id))
 }
 
 /// Archives a blueprint: it runs no more by its name, and can be taken back.
@@ -239,7 +271,8 @@ pub(crate) async fn archive(
     authority: Authority,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    set_archived(&app, &authority, id, true).await
+    set_archived(&app, &authority, &id, true).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Takes an archived blueprint back.
@@ -251,18 +284,20 @@ pub(crate) async fn unarchive(
     authority: Authority,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    set_archived(&app, &authority, id, false).await
+    set_archived(&app, &authority, &id, false).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-async fn set_archived(
+/// Archives a blueprint, or takes it back.
+pub(crate) async fn set_archived(
     app: &App,
     authority: &Authority,
-    id: String,
+    id: &str,
     archived: bool,
-) -> Result<StatusCode, Problem> {
+) -> Result<(), Problem> {
     authority.may(app, Verb::StartTask).await?;
-    let name = id.clone();
+    let name = id.to_owned();
     let found =
         on_shelf(&app.cfg.shelf, move |shelf| shelf.archive_blueprint(&name, archived)).await?;
-    if found { Ok(StatusCode::NO_CONTENT) } else { Err(not_found(&id)) }
+    if found { Ok(()) } else { Err(not_found(id)) }
 }

@@ -1,8 +1,10 @@
-//! The browser's way in: links that work once, and the cookie that such a link gives.
+//! The browser's way in: links that work once, and the cookie and the page's key that such a link
+//! gives.
 //!
-//! The cookie stands for the admin, so it is believed only from the server's own page: a request
-//! that another page caused is refused here, whatever cookie the browser sent with it. Of links and
-//! cookies the server keeps hashes alone; neither outlives it.
+//! The two together stand for the admin. A browser sends the cookie to every port of the host, so a
+//! neighbor of the server may have it; the key is in the storage of the page's origin, which has one
+//! port, and comes in a header that the page's script sets. Of links, cookies and keys the server
+//! keeps hashes alone; none outlives it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,16 +32,16 @@ const LINK_LIFE: Duration = Duration::from_secs(600);
 /// Life of a cookie, however much it is used.
 const COOKIE_LIFE: Duration = Duration::from_secs(12 * 3600);
 
-/// Links and cookies that are known at a time, at most; the oldest goes first.
+/// Links and browsers that are known at a time, at most; the oldest goes first.
 const KNOWN_MAX: usize = 64;
 
-/// Random bytes in a link or a cookie.
+/// Random bytes in a secret.
 const RANDOM: usize = 32;
 
-/// Name of the cookie.
+/// Name of the cookie, before the port: servers of one host would take each other's otherwise.
 const NAME: &str = "adjutant";
 
-/// What the page sends with every change: a header that no form and no link can send.
+/// What the page sends with every request: its key, in a header that no form and no link can send.
 const PAGE: HeaderName = HeaderName::from_static("x-adjutant");
 
 /// How the browser says which page caused a request.
@@ -48,41 +50,46 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// How the browser says that nobody asked for this yet.
 const PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 
-/// Secrets by their hashes, each until its time.
-#[derive(Default)]
-struct Book(Mutex<Vec<(blake3::Hash, Instant)>>);
+/// Secrets by their hashes, each with what goes along with it, until its time.
+struct Book<T>(Mutex<Vec<(blake3::Hash, T, Instant)>>);
 
-impl Book {
+impl<T> Default for Book<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Copy> Book<T> {
     /// A list is whole between any two of its changes, so a holder's panic leaves it usable.
-    fn known(&self) -> MutexGuard<'_, Vec<(blake3::Hash, Instant)>> {
+    fn known(&self) -> MutexGuard<'_, Vec<(blake3::Hash, T, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a secret.
-    fn add(&self, life: Duration) -> Result<String, getrandom::Error> {
-        let mut random = [0; RANDOM];
-        getrandom::fill(&mut random)?;
-        let secret = blake3::Hash::from_bytes(random).to_hex().to_string();
+    fn add(&self, with: T, life: Duration) -> Result<String, getrandom::Error> {
+        let secret = secret()?;
         let (now, mut known) = (Instant::now(), self.known());
-        known.retain(|(_, until)| *until > now);
+        known.retain(|(_, _, until)| *until > now);
         if known.len() >= KNOWN_MAX {
             known.remove(0);
         }
-        known.push((blake3::hash(secret.as_bytes()), now + life));
+        known.push((hash(&secret), with, now + life));
         Ok(secret)
     }
 
-    /// Whether a secret is known. Hashes compare in constant time.
-    fn knows(&self, secret: &str) -> bool {
-        let (now, hash) = (Instant::now(), blake3::hash(secret.as_bytes()));
-        self.known().iter().any(|(known, until)| *known == hash && *until > now)
+    /// What goes along with a secret that is known. Hashes compare in constant time.
+    fn find(&self, secret: &str) -> Option<T> {
+        let (now, hash) = (Instant::now(), hash(secret));
+        let known = self.known();
+        let mut known = known.iter().filter(|(_, _, until)| *until > now);
+        known.find_map(|(known, with, _)| (*known == hash).then_some(*with))
     }
 
     /// Takes a secret out, and says whether it was known.
     fn take(&self, secret: &str) -> bool {
-        let (now, hash) = (Instant::now(), blake3::hash(secret.as_bytes()));
+        let (now, hash) = (Instant::now(), hash(secret));
         let mut known = self.known();
-        let at = known.iter().position(|(known, until)| *known == hash && *until > now);
+        let at = known.iter().position(|(known, _, until)| *known == hash && *until > now);
         at.is_some_and(|at| {
             known.remove(at);
             true
@@ -90,23 +97,47 @@ impl Book {
     }
 }
 
+fn secret() -> Result<String, getrandom::Error> {
+    let mut random = [0; RANDOM];
+    getrandom::fill(&mut random)?;
+    Ok(blake3::Hash::from_bytes(random).to_hex().to_string())
+}
+
+fn hash(secret: &str) -> blake3::Hash {
+    blake3::hash(secret.as_bytes())
+}
+
 /// The links that are not used yet, and the browsers that came by one.
 #[derive(Default)]
 pub(crate) struct Browsers {
-    links: Book,
-    cookies: Book,
+    links: Book<()>,
+    /// Cookies, each with the hash of its page's key.
+    cookies: Book<blake3::Hash>,
 }
 
 impl Browsers {
     /// The path of a fresh link.
     pub(crate) fn link(&self) -> std::io::Result<String> {
-        let key = self.links.add(LINK_LIFE).map_err(std::io::Error::other)?;
+        let key = self.links.add((), LINK_LIFE).map_err(std::io::Error::other)?;
         Ok(format!("/enter?key={key}"))
     }
 
-    /// Whether a request has a cookie that is known.
+    /// A cookie and a page's key for a browser.
+    fn let_in(&self) -> Result<(String, String), getrandom::Error> {
+        let key = secret()?;
+        Ok((self.cookies.add(hash(&key), COOKIE_LIFE)?, key))
+    }
+
+    /// Whether a request has a cookie that is known. That alone lets nobody do anything.
     pub(crate) fn know(&self, headers: &HeaderMap) -> bool {
-        cookies(headers).any(|cookie| self.cookies.knows(cookie))
+        cookies(headers).any(|cookie| self.cookies.find(cookie).is_some())
+    }
+
+    /// Whether a request has the key of the page that one of its cookies came with.
+    fn is_from_page(&self, headers: &HeaderMap) -> bool {
+        let Some(key) = headers.get(PAGE).and_then(|key| key.to_str().ok()) else { return false };
+        let key = hash(key);
+        cookies(headers).any(|cookie| self.cookies.find(cookie) == Some(key))
     }
 }
 
@@ -114,13 +145,24 @@ impl Browsers {
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(name, _)| name.trim() == NAME).map(|(_, value)| value.trim())
+    let own = name(headers);
+    pairs.filter(move |(name, _)| name.trim() == own).map(|(_, value)| value.trim())
 }
 
-/// Whether a request without a bearer is the admin's by its cookie.
+/// What the cookie is called for the host and port that the request names.
+fn name(headers: &HeaderMap) -> String {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let port = host.rsplit_once(':').map(|(_, port)| port);
+    match port.filter(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())) {
+        Some(port) => format!("{NAME}-{port}"),
+        None => NAME.to_owned(),
+    }
+}
+
+/// Whether a request without a bearer is the admin's by its cookie and its page's key.
 ///
 /// # Errors
-/// Where the cookie is known and the request is not from the server's own page.
+/// Where the cookie is known and the request is not from the page that it was given to.
 pub(crate) fn is_admin(app: &App, method: &Method, headers: &HeaderMap) -> Result<bool, Problem> {
     if !app.browsers.know(headers) {
         return Ok(false);
@@ -130,11 +172,10 @@ pub(crate) fn is_admin(app: &App, method: &Method, headers: &HeaderMap) -> Resul
     let own = site.is_none_or(|site| matches!(site, b"same-origin" | b"none"));
     let reads = matches!(*method, Method::GET | Method::HEAD);
     // The origin, where it is told, was compared with the list at the door.
-    let meant = headers.get(PAGE).is_some_and(|word| word == "1") && headers.contains_key(ORIGIN);
-    if own && (reads || meant) {
+    if own && (reads || headers.contains_key(ORIGIN)) && app.browsers.is_from_page(headers) {
         return Ok(true);
     }
-    let detail = "the cookie is good for requests of the server's own page only";
+    let detail = "the cookie is good for requests of the server's own page only, with its key";
     Err(Problem::new(StatusCode::FORBIDDEN, "not_from_page", detail))
 }
 
@@ -144,7 +185,8 @@ pub(crate) struct Key {
     key: String,
 }
 
-/// Spends a link: gives the browser its cookie and sends it to the page.
+/// Spends a link: gives the browser its cookie and sends it to the page, with the page's key in the
+/// part of the address that a browser sends to nobody.
 pub(crate) async fn enter(
     State(app): State<Shared>,
     method: Method,
@@ -159,13 +201,14 @@ pub(crate) async fn enter(
     if !app.browsers.links.take(&key) {
         return Ok(page::door());
     }
-    let cookie = app.browsers.cookies.add(COOKIE_LIFE).map_err(|error| {
+    let (cookie, key) = app.browsers.let_in().map_err(|error| {
         Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     })?;
     let set = cookie_line(&headers, &cookie, COOKIE_LIFE);
+    let place = format!("/#key={key}");
     let also = [
         (SET_COOKIE, set.as_str()),
-        (LOCATION, "/"),
+        (LOCATION, place.as_str()),
         (CACHE_CONTROL, "no-store"),
         (REFERRER_POLICY, "no-referrer"),
     ];
@@ -176,8 +219,8 @@ pub(crate) async fn enter(
 fn cookie_line(headers: &HeaderMap, value: &str, life: Duration) -> String {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let secure = if is_loopback(host) { "" } else { "; Secure" };
-    let life = life.as_secs();
-    format!("{NAME}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Strict{secure}")
+    let (name, life) = (name(headers), life.as_secs());
+    format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Strict{secure}")
 }
 
 /// Ends the browser's cookie.
@@ -232,31 +275,55 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_link_works_once_and_not_after_its_time() {
         let book = Book::default();
-        let (first, second) = (book.add(LINK_LIFE).unwrap(), book.add(LINK_LIFE).unwrap());
+        let (first, second) = (book.add((), LINK_LIFE).unwrap(), book.add((), LINK_LIFE).unwrap());
         assert!(first.len() == 2 * RANDOM && first != second);
         assert!(book.take(&first));
         assert!(!book.take(&first));
         tokio::time::advance(LINK_LIFE).await;
-        assert!(!book.knows(&second) && !book.take(&second));
+        assert!(book.find(&second).is_none() && !book.take(&second));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_makes_room() {
         let book = Book::default();
-        let first = book.add(LINK_LIFE).unwrap();
-        let second = book.add(LINK_LIFE).unwrap();
+        let first = book.add(1, LINK_LIFE).unwrap();
+        let second = book.add(2, LINK_LIFE).unwrap();
         for _ in 0..KNOWN_MAX - 1 {
-            book.add(LINK_LIFE).unwrap();
+            book.add(3, LINK_LIFE).unwrap();
         }
-        assert!(!book.knows(&first) && book.knows(&second));
+        assert_eq!((book.find(&first), book.find(&second)), (None, Some(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cookie_is_good_with_the_key_that_came_with_it_alone() {
+        let browsers = Browsers::default();
+        let (one, other) = (browsers.let_in().unwrap(), browsers.let_in().unwrap());
+        let headers = |cookie: &str, key: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, format!("adjutant={cookie}").parse().unwrap());
+            key.map(|key| headers.insert(PAGE, key.parse().unwrap()));
+            headers
+        };
+        for (cookie, key) in [(&one.0, &one.1), (&other.0, &other.1)] {
+            assert!(browsers.is_from_page(&headers(cookie, Some(key))));
+            assert!(!browsers.is_from_page(&headers(cookie, None)));
+        }
+        for (cookie, key) in [(&one.0, &other.1), (&one.0, &one.0), (&one.1, &one.1)] {
+            assert!(!browsers.is_from_page(&headers(cookie, Some(key))));
+        }
+        tokio::time::advance(COOKIE_LIFE).await;
+        assert!(!browsers.is_from_page(&headers(&one.0, Some(&one.1))));
+        assert!(!browsers.know(&headers(&one.0, None)));
     }
 
     #[test]
     fn the_cookie_is_found_by_its_whole_name() {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, "a=1; adjutant=x;my-adjutant=y".parse().unwrap());
-        headers.append(COOKIE, "adjutant=z".parse().unwrap());
+        headers.append(COOKIE, "adjutant=z; adjutant-80=p".parse().unwrap());
         assert_eq!(cookies(&headers).collect::<Vec<_>>(), ["x", "z"]);
+        headers.insert(HOST, "[::1]:80".parse().unwrap());
+        assert_eq!(cookies(&headers).collect::<Vec<_>>(), ["p"]);
     }
 
     #[test]
@@ -264,8 +331,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, "localhost:7777".parse().unwrap());
         let line = cookie_line(&headers, "v", Duration::from_secs(9));
-        assert_eq!(line, "adjutant=v; Path=/; Max-Age=9; HttpOnly; SameSite=Strict");
+        assert_eq!(line, "adjutant-7777=v; Path=/; Max-Age=9; HttpOnly; SameSite=Strict");
         headers.insert(HOST, "desk.example".parse().unwrap());
-        assert!(cookie_line(&headers, "v", Duration::ZERO).ends_with("; Secure"));
+        let line = cookie_line(&headers, "v", Duration::ZERO);
+        assert!(line.starts_with("adjutant=v; ") && line.ends_with("; Secure"), "{line}");
     }
 }

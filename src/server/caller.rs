@@ -119,6 +119,15 @@ impl Authority {
         }
     }
 
+    /// Refuses all but the admin.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn must_be_admin(&self) -> Result<(), Problem> {
+        match self {
+            Self::Admin => Ok(()),
+            Self::Token(_) => Err(admin_only()),
+        }
+    }
+
     /// Refuses who may not, for what the server does itself. A worker may only what its token is
     /// bound to, so what names no task of its own is refused to it.
     pub(crate) async fn may(&self, app: &App, verb: Verb) -> Result<(), Problem> {
@@ -150,11 +159,14 @@ impl FromRequestParts<Shared> for Admin {
             return Ok(Self);
         }
         if decode(&bearer).is_ok() {
-            let detail = "this route takes the admin's token";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "admin_only", detail));
+            return Err(admin_only());
         }
         Err(Problem::unauthenticated("the bearer is not the admin's token"))
     }
+}
+
+fn admin_only() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "admin_only", "this takes the admin's token")
 }
 
 /// A body of JSON.

@@ -8,6 +8,7 @@ use crate::server::data::DataCfg;
 use crate::server::doctor::RecentErrors;
 use crate::server::link::LinkCfg;
 use crate::server::shelf::{MemoryShelf, Shelf};
+use crate::server::sink::DataSink;
 
 /// What may be said of a server. Use the struct update syntax.
 #[derive(Clone)]
@@ -28,6 +29,9 @@ pub struct ServerCfg {
     pub connections: usize,
     /// Longest that a connection may take to say the head of its next request.
     pub header_time: Duration,
+    /// Longest that a peer may take nothing of what is sent to it; on Linux only. 0 leaves it to the
+    /// system, which tries for many minutes.
+    pub deaf_time: Duration,
     /// Bearers in a row that may turn out to be none, for one caller; all callers together have
     /// ten times as many.
     pub failures: u32,
@@ -43,8 +47,14 @@ pub struct ServerCfg {
     pub functions: Functions,
     /// Runs that are carried on at a time, at most.
     pub runs: usize,
+    /// Dispatches of single tasks that wait for a place at their agent, at most.
+    pub dispatches: usize,
+    /// Bytes of the documents and prompts that such dispatches keep, at most.
+    pub dispatch_bytes: usize,
     /// Bounds of the data plane.
     pub data: DataCfg,
+    /// What the layer `sink` of the engine was given, so that it learns the server's address.
+    pub sink: DataSink,
     /// Where the server keeps what is not the engine's; otherwise in memory.
     pub shelf: Arc<dyn Shelf>,
     /// What the doctor's route tells of the set-up.
@@ -84,6 +94,7 @@ impl Default for ServerCfg {
             streams: 4096,
             connections: 8192,
             header_time: Duration::from_secs(30),
+            deaf_time: Duration::from_secs(60),
             failures: 64,
             failure_heals: Duration::from_secs(1),
             links: LinkCfg::default(),
@@ -91,7 +102,10 @@ impl Default for ServerCfg {
             programs: Vec::new(),
             functions: Functions::new(),
             runs: 256,
+            dispatches: 1024,
+            dispatch_bytes: 64 << 20,
             data: DataCfg::default(),
+            sink: DataSink::default(),
             shelf: Arc::new(MemoryShelf::default()),
         }
     }

@@ -224,7 +224,7 @@ impl Data {
 
 /// A fault of the disk. Its text may name folders, so it stays in the log.
 fn failed(error: std::io::Error) -> Problem {
-    tracing::error!(%error, "a body could not be kept");
+    tracing::error!(error = error.to_string(), "a body could not be kept");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "data_failed", "the body could not be kept")
 }
 

@@ -3,8 +3,7 @@
 //! The answer comes when the attempt has begun; the attempt belongs to its supervisor, and what it
 //! came to is read from its task.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
@@ -19,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::blueprint::{AgentWork, Program};
+use crate::blueprint::{AgentWork, Blueprint};
 use crate::engine::DispatchOptions;
 use crate::middleware::{AgentResolverMiddleware, SpawnerLayer};
 use crate::server::caller::{Authority, Body};
@@ -27,46 +26,13 @@ use crate::server::openapi::TaskPath;
 use crate::server::problem::Problem;
 use crate::server::runs::routes::source;
 use crate::server::{App, Shared, on_shelf, parse, programs};
+pub(crate) use memory::Dispatched;
+use memory::SharedProgram;
 
-/// Tasks whose agent is remembered for a retry; the oldest go first.
-const REMEMBERED: usize = 10_000;
+mod memory;
 
 /// Longest that an answer waits for the attempt to begin; it may be queued behind others.
 const BEGIN_TIME: Duration = Duration::from_secs(1);
-
-/// Which program and agent a task was dispatched with.
-#[derive(Default)]
-pub(crate) struct Dispatched {
-    inner: Mutex<Inner>,
-}
-
-#[derive(Default)]
-struct Inner {
-    by_task: HashMap<TaskId, (Arc<Program>, String)>,
-    order: VecDeque<TaskId>,
-}
-
-impl Dispatched {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remember(&self, task: TaskId, program: Arc<Program>, agent: String) {
-        let mut inner = self.lock();
-        if inner.by_task.insert(task, (program, agent)).is_none() {
-            inner.order.push_back(task);
-        }
-        if inner.order.len() > REMEMBERED
-            && let Some(oldest) = inner.order.pop_front()
-        {
-            inner.by_task.remove(&oldest);
-        }
-    }
-
-    fn of(&self, task: TaskId) -> Option<(Arc<Program>, String)> {
-        self.lock().by_task.get(&task).cloned()
-    }
-}
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -100,7 +66,7 @@ pub(crate) async fn dispatch(
     let task = parse::<TaskId>(&id)?;
     may(&app, &authority, task).await?;
     let blueprint = programs::of_source(&app.engine, &app.cfg, &source(body.blueprint)?).await?;
-    let program = programs::program(&app.engine, &app.cfg, &blueprint).await?;
+    let program = program(&app, &blueprint).await?;
     let agent = match body.agent {
         Some(agent) => agent,
         None => agent_of(&app, task).await?,
@@ -155,7 +121,7 @@ async fn agent_of(app: &App, task: TaskId) -> Result<String, Problem> {
 
 /// The program of the run that a task was started in: as the run keeps it while it is open, or the
 /// kept blueprint of the same content.
-async fn of_its_run(app: &App, task: TaskId) -> Result<Arc<Program>, Problem> {
+async fn of_its_run(app: &App, task: TaskId) -> Result<Arc<SharedProgram>, Problem> {
     let look = move |state: &mut adjutant_actors::state::EngineState| {
         state.step_of(&task).and_then(|step| state.run(step.run))
     };
@@ -172,7 +138,15 @@ async fn of_its_run(app: &App, task: TaskId) -> Result<Arc<Program>, Problem> {
         }
     };
     let blueprint = programs::read(&app.engine, &app.cfg, &document).await?;
-    programs::program(&app.engine, &app.cfg, &blueprint).await
+    program(app, &blueprint).await
+}
+
+/// The program of a blueprint, which all dispatches of the same content share.
+async fn program(app: &App, blueprint: &Blueprint) -> Result<Arc<SharedProgram>, Problem> {
+    let document = serde_json::to_value(blueprint)
+        .map_err(|error| EngineError::Internal(error.to_string()))?;
+    let compiled = programs::program(&app.engine, &app.cfg, blueprint);
+    app.dispatched.program(&document, compiled).await
 }
 
 fn unknown() -> Problem {
@@ -185,10 +159,10 @@ async fn begin(
     app: Shared,
     authority: Authority,
     task: TaskId,
-    (program, name): (Arc<Program>, String),
+    (program, name): (Arc<SharedProgram>, String),
     prompt: Option<String>,
 ) -> Result<Response, Problem> {
-    let Some(agent) = program.agent(&name) else {
+    let Some(agent) = program.program.agent(&name) else {
         let detail = format!("the blueprint has no agent {name}");
         return Err(EngineError::InvalidArgument(detail).into());
     };
@@ -197,6 +171,7 @@ async fn begin(
         return Err(EngineError::InvalidArgument(detail).into());
     };
     let before = app.engine.task_attempt(&task).await?;
+    let waiting = app.dispatched.wait(prompt.as_deref())?;
     let options = DispatchOptions { prompt, timeout: agent.timeout, key: None };
     // The task may name another agent than the one that is to do it.
     let named = name.clone();
@@ -204,11 +179,11 @@ async fn begin(
     let engine = app.engine.clone();
     let (queue, own) = (program.clone(), name.clone());
     let mut work = tokio::spawn(async move {
-        let agent = queue.agent(&own);
-        let _place = match agent {
+        let _place = match queue.program.agent(&own) {
             Some(agent) => agent.limit.acquire().await.ok(),
             None => None,
         };
+        drop(waiting);
         engine.dispatch_as(authority.caller(), &task, &spawner, options).await
     });
     let began = tokio::time::timeout(BEGIN_TIME, begun(&app, task, before));

@@ -13,14 +13,14 @@ use std::time::Duration;
 use adjutant_actors::model::role::Role;
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::server::caller::Admin;
 use crate::server::openapi::Doctor;
-use crate::server::problem::Problem;
 use crate::server::{App, Shared};
 
 /// Errors that are remembered, at most.
@@ -36,7 +36,7 @@ const MIB: u64 = 1 << 20;
 const QUESTIONS_MAX: usize = 1000;
 
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Level {
@@ -49,7 +49,7 @@ pub enum Level {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema, JsonSchema)]
 #[non_exhaustive]
 pub struct Finding {
     /// What was looked at, a stable word.
@@ -181,12 +181,38 @@ fn measure(path: &Path) -> std::io::Result<Duration> {
 /// Looks at the server: each finding with what to do about it.
 #[utoipa::path(get, path = "/v1/doctor", tag = "operations", operation_id = "doctor",
     responses((status = 200, body = Doctor)))]
-pub(crate) async fn read(State(app): State<Shared>, _: Admin) -> Result<Json<Value>, Problem> {
-    report(&app).await.map(Json)
+pub(crate) async fn read(State(app): State<Shared>, _: Admin) -> Json<Report> {
+    Json(report(&app).await)
+}
+
+/// All that the doctor says, with what the server knows of its set-up. For the admin.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Report {
+    /// The version of the program.
+    version: &'static str,
+    /// The number of the newest event.
+    last_seq: Option<u64>,
+    /// Unix seconds.
+    now: Option<u64>,
+    /// The server's process.
+    pid: u32,
+    /// What was looked at, each with how bad it is and what to do about it.
+    findings: Vec<Finding>,
+    /// Each setting with its value and where that came from. A secret is not shown.
+    settings: Value,
+    /// Errors and warnings of late, the oldest first.
+    errors: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing fails; something may still be about to.
+    pub(crate) fn is_well(&self) -> bool {
+        self.findings.iter().all(|finding| finding.level != Level::Fail)
+    }
 }
 
 /// The whole report.
-pub(crate) async fn report(app: &App) -> Result<Value, Problem> {
+pub(crate) async fn report(app: &App) -> Report {
     let mut findings = vec![Finding::ok("version", env!("CARGO_PKG_VERSION"))];
     findings.extend(look_at_process());
     if let Some(folder) = app.cfg.about.store.clone() {
@@ -206,15 +232,19 @@ pub(crate) async fn report(app: &App) -> Result<Value, Problem> {
     });
     findings.extend(look_at_engine(app).await);
     findings.push(errors(app));
-    Ok(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "last_seq": app.engine.with_state("doctor", |state| state.last_seq()).await.ok(),
-        "now": app.engine.now().map(|now| now.unix).ok(),
-        "pid": std::process::id(),
-        "findings": findings,
-        "settings": app.cfg.about.settings,
-        "errors": app.cfg.about.errors.list(),
-    }))
+    Report {
+        version: env!("CARGO_PKG_VERSION"),
+        last_seq: app.engine.with_state("doctor", |state| state.last_seq()).await.ok(),
+        now: app.engine.now().map(|now| now.unix).ok(),
+        pid: std::process::id(),
+        findings,
+        settings: match &app.cfg.about.settings {
+            // An embedder says nothing of them.
+            Value::Null => Value::Array(Vec::new()),
+            settings => settings.clone(),
+        },
+        errors: app.cfg.about.errors.list(),
+    }
 }
 
 /// What the engine says of itself.

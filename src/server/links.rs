@@ -17,6 +17,10 @@ use crate::server::leases::Leases;
 use crate::server::link::faces::Faces;
 use crate::server::link::frames::Kind;
 use crate::server::link::{Counts, End, Link, LinkCfg, keeper, uuid};
+use crate::server::problem::Problem;
+use kept::Books;
+
+mod kept;
 
 /// What an operator's bearer begins with.
 const PREFIX: &str = "opr-";
@@ -63,6 +67,7 @@ pub(crate) struct Links {
     pub(crate) counts: Arc<Counts>,
     pub(crate) leases: Arc<Leases>,
     table: Mutex<Table>,
+    books: Books,
 }
 
 /// What a login is told, once.
@@ -81,6 +86,8 @@ pub(crate) enum NoLogin {
     Reserved(String),
     Full(usize),
     Random,
+    /// It could not be kept.
+    Unkept(Problem),
 }
 
 /// Whose bearer it is, as seen from one sid.
@@ -104,7 +111,7 @@ pub(crate) struct Standings {
 impl Links {
     pub(crate) fn new(cfg: LinkCfg) -> Self {
         let (counts, leases, table) = (Arc::default(), Arc::default(), Mutex::default());
-        Self { cfg, counts, leases, table }
+        Self { cfg, counts, leases, table, books: Books::default() }
     }
 
     pub(crate) fn cfg(&self) -> &LinkCfg {
@@ -117,8 +124,8 @@ impl Links {
     }
 
     /// Logs an operator in. Where others hold what it asks for, only if it takes over; these end,
-    /// and what was asked of them is asked of it. Returns once nothing that they were given is of
-    /// use any more.
+    /// and what was asked of them is asked of it. Returns once it is kept, and nothing that they
+    /// were given is of use any more.
     pub(crate) async fn log_in(
         self: &Arc<Self>,
         engine: &Engine,
@@ -147,9 +154,7 @@ impl Links {
             }
             table.generation += 1;
             let generation = table.generation;
-            let link =
-                Link::new(sid.clone(), generation, self.cfg.clone(), Arc::clone(&self.counts));
-            let link = Arc::new(link);
+            let link = self.link(sid.clone(), generation);
             let mut older: Vec<_> = held.drain(..).filter_map(|sid| table.retire(&sid)).collect();
             let mut aliases = Vec::new();
             for login in &mut older {
@@ -171,10 +176,19 @@ impl Links {
             }
             (generation, older)
         };
+        let changed = older.iter().map(|login| &login.link.sid).chain([&sid]).cloned().collect();
+        if let Err(problem) = self.book(changed).await {
+            self.log_out(engine, &sid).await;
+            return Err(NoLogin::Unkept(problem));
+        }
         for login in older {
             login.link.taken_back().await;
         }
         Ok(Welcome { sid, token, generation })
+    }
+
+    fn link(&self, sid: String, generation: u64) -> Arc<Link> {
+        Arc::new(Link::new(sid, generation, self.cfg.clone(), Arc::clone(&self.counts)))
     }
 
     /// Registers a link under all its names, and starts its task.
@@ -198,6 +212,10 @@ impl Links {
         tokio::spawn(async move {
             keeper::keep(link.clone(), coming).await;
             links.forget(&engine, &link.sid);
+            // What ends with the server is taken up by the next one.
+            if !matches!(link.ended(), Some(End::Stopped)) {
+                links.book_end(&link.sid).await;
+            }
         });
         arrivals
     }
@@ -212,10 +230,11 @@ impl Links {
     }
 
     /// Ends a login. Says whether it was there.
-    pub(crate) fn log_out(&self, engine: &Engine, sid: &str) -> bool {
+    pub(crate) async fn log_out(&self, engine: &Engine, sid: &str) -> bool {
         let link = self.table().logins.get(sid).map(|login| login.link.clone());
         let ended = link.is_some_and(|link| link.end(End::LoggedOut));
         self.forget(engine, sid);
+        self.book_end(sid).await;
         ended
     }
 

@@ -36,10 +36,6 @@ const REFUSALS: usize = 64;
 /// Pause after an error of the system's that waiting may heal, such as no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest that a peer may take nothing of what is sent to it, in milliseconds.
-#[cfg(target_os = "linux")]
-const DEAF_MS: u32 = 60_000;
-
 /// Longest head of a request; also what is read ahead of a body.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
@@ -122,17 +118,26 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     Ok(limit.maximum)
 }
 
+/// What a connection gets of time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// To say the head of its next request.
+    pub(crate) head: Duration,
+    /// To take something of what is sent to it.
+    pub(crate) deaf: Duration,
+}
+
 /// Answers connections until `closing`, and then until the last one has ended. Dropping the future
 /// closes them.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     places: Arc<Places>,
-    header_time: Duration,
+    times: Times,
     closing: CancellationToken,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(header_time).max_buf_size(HEAD_BYTES_MAX);
+    http.timer(TokioTimer::new()).header_read_timeout(times.head).max_buf_size(HEAD_BYTES_MAX);
     let service = TowerToHyperService::new(router);
     let mut connections = JoinSet::new();
     loop {
@@ -145,7 +150,7 @@ pub(crate) async fn serve(
             Ok(accepted) => accepted,
             Err(error) if of_one_connection(&error) => continue,
             Err(error) => {
-                tracing::warn!(%error, "no connection could be accepted");
+                tracing::warn!(error = error.to_string(), "no connection could be accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -155,9 +160,7 @@ pub(crate) async fn serve(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        // What was sent to a peer that reads nothing waits no longer than this (tcp(7)).
-        #[cfg(target_os = "linux")]
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, DEAF_MS);
+        give_up_on_the_deaf(&stream, times.deaf);
         let counted = Counted { stream, _place: place };
         let service = Addressed { inner: service.clone(), peer: Peer(address) };
         let connection = http.serve_connection(TokioIo::new(counted), service).with_upgrades();
@@ -175,6 +178,21 @@ pub(crate) async fn serve(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Has the system end a connection whose peer takes nothing of what is sent to it for so long
+/// (`TCP_USER_TIMEOUT` of tcp(7)). Where there is no such option such a peer keeps its place.
+fn give_up_on_the_deaf(stream: &TcpStream, after: Duration) {
+    #[cfg(target_os = "linux")]
+    {
+        // The system takes it as a signed number.
+        let millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX).min(u32::MAX / 2);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
+            tracing::debug!(error = error.to_string(), "a peer that reads nothing is not given up");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, after);
 }
 
 /// Whether an error of accepting is of the one connection that was not.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use adjutant_actors::model::role::Verb;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use rmcp::model::{
@@ -20,7 +20,6 @@ use rmcp::model::{
     ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
-use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, ServerHandler};
 
@@ -28,6 +27,7 @@ use crate::server::Shared;
 use crate::server::caller::Authority;
 use crate::server::health::Whole;
 use crate::server::problem::Problem;
+use sessions::Sessions;
 use tool::{Call, Entry};
 
 mod blueprints;
@@ -38,6 +38,7 @@ mod output;
 mod questions;
 mod resources;
 mod runs;
+mod sessions;
 mod stdio;
 mod tool;
 mod wait;
@@ -57,6 +58,9 @@ const SESSION_IDLE: Duration = Duration::from_secs(3600);
 
 /// The header that names such a session.
 const SESSION_ID: &str = "mcp-session-id";
+
+/// What the library says of a session that is not there.
+const NO_SESSION: &str = "Not Found: Session not found";
 
 /// All tools, by name.
 fn tools() -> &'static [Entry] {
@@ -178,22 +182,32 @@ fn route(app: &Shared) -> MethodRouter<Shared> {
         .with_cancellation_token(app.closing.clone());
     config.sse_retry = None;
     let handler = Mcp { app: app.clone(), own: None };
-    let mut sessions = LocalSessionManager::default();
-    sessions.session_config.keep_alive = Some(SESSION_IDLE);
-    let sessions = Arc::new(sessions);
+    let sessions = Arc::new(Sessions::new(SESSION_IDLE));
     let service = StreamableHttpService::new(move || Ok(handler.clone()), sessions.clone(), config);
     any(async move |State(app): State<Shared>, who: Authority, mut request: Request| {
         // What every session may do, and no worker.
         who.may(&app, Verb::Heartbeat).await?;
-        let open = sessions.sessions.read().await.len();
+        let open = sessions.open().await;
         if open >= app.cfg.streams && opens_session(request.headers()) {
             let detail = format!("{open} sessions of the protocol are open, as many as may");
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail));
         }
-        request.extensions_mut().insert(Arc::new(who));
-        let mut response: Response = service.handle(request).await.into_response();
+        let principal = who.principal();
+        let mut response = if ends_other(&sessions, &request, &principal) {
+            (StatusCode::NOT_FOUND, NO_SESSION).into_response()
+        } else {
+            request.extensions_mut().insert(Arc::new(who));
+            sessions.serve(principal, service.handle(request)).await.into_response()
+        };
         // Its refusals are messages of the protocol, which clients read.
         response.extensions_mut().insert(Whole);
-        Ok::<_, Problem>(response)
+        Ok::<Response, _>(response)
     })
+}
+
+/// Whether a request is to end a session that its caller did not open. The library finds out for
+/// all other requests by itself.
+fn ends_other(sessions: &Sessions, request: &Request, principal: &str) -> bool {
+    let id = request.headers().get(SESSION_ID).and_then(|id| id.to_str().ok());
+    *request.method() == Method::DELETE && id.is_some_and(|id| !sessions.is_of(id, principal))
 }

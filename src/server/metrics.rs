@@ -14,7 +14,8 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -108,6 +109,12 @@ async fn standing(app: &App, now: &mut Registry) {
     for (name, help, value) in gauges {
         now.register(name, help, ConstGauge::new(value));
     }
+    let depth = Family::<[(&'static str, &'static str); 1], Gauge>::default();
+    for (kind, count) in supervision.mailboxes.by_kind() {
+        depth.get_or_create(&[("actors", kind)]).set(wide(count));
+    }
+    let help = "Messages that actors did not take up yet, by the kind of actor";
+    now.register("mailbox_depth", help, depth);
 }
 
 /// Times of commits. The engine counts them itself, since a commit ends on the journal's thread.

@@ -8,13 +8,13 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use serde_json::Value;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, OpenApi as Document, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Components, OpenApi as Document, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use crate::server::Shared;
 use crate::server::doctor::Finding;
+use crate::server::{Shared, routes};
 
 /// Media type of every refusal.
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -38,16 +38,16 @@ pub fn openapi() -> String {
 /// Collects the routes, and says of each what all of them answer where they refuse.
 fn built() -> Document {
     let mut document = Base::openapi();
-    document.merge(super::quick().into_openapi());
-    document.merge(super::held().into_openapi());
-    document.merge(super::streamed().into_openapi());
+    document.merge(routes::quick().into_openapi());
+    document.merge(routes::held().into_openapi());
+    document.merge(routes::streamed().into_openapi());
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A session's token, a worker's token or handle, or the admin's token."))
         .build();
     let components = document.components.get_or_insert_with(Components::new);
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         let operations = [
             &mut item.get,
             &mut item.put,
@@ -58,9 +58,32 @@ fn built() -> Document {
         ];
         for operation in operations.into_iter().flatten() {
             complete(operation);
+            let parameters = operation.parameters.iter_mut().flatten();
+            parameters.for_each(|parameter| shape(path, parameter));
         }
     }
     document
+}
+
+/// What a parameter is that names something of the engine: the beginning of its path, its name, and
+/// the shape of such an id.
+const IDS: [(&str, &str, &str); 5] = [
+    ("/v1/tasks/", "id", "^T-[0-9a-f]{32}$"),
+    ("/v1/runs/", "id", "^run-[0-9a-f]{32}$"),
+    ("/v1/questions/", "key", "^R-[0-9a-f]{32}$"),
+    ("/", "task", "^T-[0-9a-f]{32}$"),
+    ("/", "run", "^run-[0-9a-f]{32}$"),
+];
+
+/// Says of a parameter that is an id how such an id looks.
+fn shape(path: &str, parameter: &mut RefOr<Parameter>) {
+    let RefOr::T(parameter) = parameter else { return };
+    let fits = |(begin, name, _): &&_| path.starts_with(*begin) && parameter.name == *name;
+    if let Some((_, _, pattern)) = IDS.iter().find(fits)
+        && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
+    {
+        object.pattern = Some((*pattern).to_owned());
+    }
 }
 
 /// Gives an operation a name of its own and the answer that refuses.
@@ -219,6 +242,15 @@ shapes! {
         /// Attempts in flight; none is ever restarted.
         attempts: usize,
         spawners: Vec<SpawnerShown>,
+        mailboxes: MailboxesShown,
+    }
+    /// Messages that actors did not take up yet, by the kind of actor.
+    MailboxesShown {
+        state: usize,
+        sessions: usize,
+        waiters: usize,
+        attempts: usize,
+        supervisors: usize,
     }
     /// Restarts of the state actor, which comes back on the same state and has no limit.
     StateRestarts { restarts: u64, limit: Option<u64> }

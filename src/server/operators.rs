@@ -1,6 +1,7 @@
 //! Operators: who logs in, who holds which role, and the sockets of the logins.
 //!
-//! A login is for the life of the server: after a restart an operator logs in again.
+//! A login outlives the server where that has a store: the next one knows it by the same sid and the
+//! same bearer, with a higher generation.
 
 use adjutant_actors::model::measure::check_name;
 use adjutant_actors::model::role::Verb;
@@ -9,9 +10,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
-use axum::http::header::{
-    AUTHORIZATION, HeaderMap, LOCATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use axum::http::header::{AUTHORIZATION, HeaderMap, LOCATION, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -105,6 +104,7 @@ fn refused(no: NoLogin) -> Problem {
             let detail = format!("{max} operators are logged in, as many as may");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_operators", detail)
         }
+        NoLogin::Unkept(problem) => problem,
         NoLogin::Random => Problem::of_status(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the system gave no random bytes for a bearer",
@@ -167,14 +167,11 @@ impl FromRequestParts<Shared> for Holder {
     }
 }
 
-/// Whether the admin asks from the server's own page. A socket needs its origin told, too: it is the
-/// one request that a foreign page may make with whatever cookies there are, and then read from.
+/// Whether the admin asks from the server's own page. No script can send the page's key with a socket,
+/// so to a browser the cookie opens none.
 fn by_cookie(app: &App, parts: &Parts) -> Result<bool, Problem> {
     let headers = &parts.headers;
-    let told = !headers.contains_key(UPGRADE) || headers.contains_key(ORIGIN);
-    Ok(told
-        && !headers.contains_key(AUTHORIZATION)
-        && browser::is_admin(app, &parts.method, headers)?)
+    Ok(!headers.contains_key(AUTHORIZATION) && browser::is_admin(app, &parts.method, headers)?)
 }
 
 pub(crate) fn unknown() -> Problem {
@@ -207,7 +204,7 @@ pub(crate) async fn log_out(
     State(app): State<Shared>,
     Holder(sid): Holder,
 ) -> Result<StatusCode, Problem> {
-    if app.links.log_out(&app.engine, &sid) {
+    if app.links.log_out(&app.engine, &sid).await {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(gone(&app, &sid))

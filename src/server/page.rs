@@ -2,7 +2,7 @@
 //!
 //! The files are a fixed list in the program's text, so what is served is what was built, and no
 //! path of a request ever becomes a path of a disk. They hold no data and no secret; what the page
-//! shows it reads from the routes, as whoever the cookie stands for.
+//! shows it reads from the routes, as whoever the cookie and the page's key stand for.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -32,10 +32,11 @@ macro_rules! files {
 }
 
 /// What the page loads, by name.
-const FILES: [(&str, &str, &str); 11] = files! {
+const FILES: [(&str, &str, &str); 12] = files! {
     "page.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "page.js": SCRIPT,
+    "key.js": SCRIPT,
     "dom.js": SCRIPT,
     "api.js": SCRIPT,
     "stream.js": SCRIPT,
@@ -63,7 +64,8 @@ async fn home(State(app): State<Shared>, headers: HeaderMap) -> Response {
     door()
 }
 
-/// What a browser without a cookie is shown.
+/// What a browser without a cookie is shown. One that came from another site by a link sends its cookie
+/// with the next request only, so the door puts the page's key away as the page does.
 pub(crate) fn door() -> Response {
     let text = include_str!("page/door.html");
     health::whole(respond(StatusCode::UNAUTHORIZED, HTML, text, "no-store"))
@@ -130,11 +132,12 @@ mod tests {
     #[test]
     fn every_file_that_the_page_names_is_served() {
         let known = |name: &str| FILES.iter().any(|(known, ..)| *known == name);
-        let index = include_str!("page/index.html");
-        let named = index.split("\"/page/").skip(1).filter_map(|rest| rest.split('"').next());
-        assert!(named.clone().count() > 0);
-        for name in named {
-            assert!(known(name), "{name}");
+        for page in [include_str!("page/index.html"), include_str!("page/door.html")] {
+            let named = page.split("\"/page/").skip(1).filter_map(|rest| rest.split('"').next());
+            assert!(named.clone().count() > 0);
+            for name in named {
+                assert!(known(name), "{name}");
+            }
         }
         for (from, _, text) in FILES {
             let imported =

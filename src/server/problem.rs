@@ -256,6 +256,7 @@ fn hint(code: &str) -> Option<&'static str> {
         "cursor_expired" => "begin the list anew, without `after`",
         "data_full" => "wait until runs have ended, or raise the bounds of the data plane",
         "too_many_runs" => "try again once runs have ended, or raise the setting `runs`",
+        "too_many_dispatches" => "try again once attempts have ended, or raise the setting",
         "busy" | "busy_after_retry" | "too_many_streams" => "try again shortly",
         "stopped" => "the server is going down; try again once it is back",
         "journal" => "look at the store with `adjutant fsck`",

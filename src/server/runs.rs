@@ -42,6 +42,9 @@ pub(crate) use wish::{NewRun, OperatorWish, Source};
 /// Tasks under way that are looked at, to tell whether a run waits.
 const LOOKED_AT: usize = 64;
 
+/// Locks that starts under a key share.
+const KEY_LOCKS: usize = 64;
+
 type LiveRuns = Mutex<HashMap<RunId, Arc<Live>>>;
 
 /// The runs of a server. All of it is for callers that were authorized before.
@@ -51,6 +54,8 @@ pub(crate) struct Runs {
     live: Arc<LiveRuns>,
     keeper: ActorRef<KeeperMsg>,
     leaving: AtomicBool,
+    /// Held by whoever starts a run under a key; which one is by the key's hash.
+    keys: [tokio::sync::Mutex<()>; KEY_LOCKS],
 }
 
 impl Drop for Runs {
@@ -69,47 +74,72 @@ impl Runs {
     pub(crate) async fn new(engine: Engine, cfg: Arc<ServerCfg>) -> std::io::Result<Self> {
         let (keeper, _) = Actor::spawn(None, Keeper, ()).await.map_err(std::io::Error::other)?;
         let leaving = AtomicBool::new(false);
-        Ok(Self { engine, cfg, live: Arc::default(), keeper, leaving })
+        let keys = std::array::from_fn(|_| tokio::sync::Mutex::default());
+        Ok(Self { engine, cfg, live: Arc::default(), keeper, leaving, keys })
     }
 
     /// Starts a run and gives it once it is kept: from then on it outlives the caller, and where
-    /// there is a store the process. The same again under the same key gives the same run.
+    /// there is a store the process. The same again under the same key gives the same run; a key
+    /// is used up by a run that began, not by one that was refused.
     pub(crate) async fn start(&self, new: NewRun) -> Result<RunView, Problem> {
         if self.leaving.load(Ordering::Acquire) {
             return Err(EngineError::Stopped("it is shutting down".to_owned()).into());
         }
-        let id = match &new.key {
-            None => self.engine.mint().run_id(),
-            Some(key) => {
-                let id = self.claim(&new, key).await?;
-                if self.engine.read_run(id).await?.is_some() {
-                    return self.view(id).await;
-                }
-                id
-            }
+        let Some(key) = &new.key else {
+            let id = self.engine.mint().run_id();
+            return self.start_as(id, &new, None).await;
         };
-        let input = programs::checked_input(new.input.clone())?;
-        let blueprint = programs::of_source(&self.engine, &self.cfg, &new.blueprint).await?;
-        let program = programs::program(&self.engine, &self.cfg, &blueprint).await?;
-        new.operator.check(&self.engine)?;
-        self.begin(id, program, Some(input), new.settings()).await?;
-        self.view(id).await
+        let key = kept::digest(&json!([new.principal, key]));
+        // One at a time, so that between the look and the claim nobody else has the key.
+        let _turn = self.keys[usize::from(key.as_bytes()[0]) % KEY_LOCKS].lock().await;
+        let name = key.to_hex().to_string();
+        if let Some(run) = self.run_of(&name, &new).await? {
+            return self.view(run).await;
+        }
+        self.start_as(self.engine.mint().run_id(), &new, Some(name)).await
     }
 
-    /// The run of a key: a fresh one, or that of the first call.
-    async fn claim(&self, new: &NewRun, key: &str) -> Result<RunId, Problem> {
-        let fresh = ClaimedRun { run: self.engine.mint().run_id(), body: new.digest() };
-        let body = fresh.body.clone();
-        let name = kept::digest(&json!([new.principal, key])).to_hex().to_string();
-        let now = self.engine.now()?.unix;
-        let held =
-            on_shelf(&self.cfg.shelf, move |shelf| shelf.claim_run(&name, &fresh, now)).await?;
-        if held.body != body {
+    /// The run that a key was used for, once the engine keeps it; none where that was refused or
+    /// is forgotten.
+    async fn run_of(&self, name: &str, new: &NewRun) -> Result<Option<RunId>, Problem> {
+        let name = name.to_owned();
+        let Some(held) = on_shelf(&self.cfg.shelf, move |shelf| shelf.claimed_run(&name)).await?
+        else {
+            return Ok(None);
+        };
+        let live = self.live(held.run);
+        if live.is_none() && self.engine.read_run(held.run).await?.is_none() {
+            return Ok(None);
+        }
+        if held.body != new.digest() {
             let detail = "the key was used for another run";
             return Err(Problem::new(StatusCode::CONFLICT, "key_conflict", detail)
                 .with("run_id", json!(held.run)));
         }
-        Ok(held.run)
+        if let Some(live) = live {
+            opened(&live).await?;
+        }
+        Ok(Some(held.run))
+    }
+
+    /// Checks what is wanted, claims the key and begins.
+    async fn start_as(
+        &self,
+        id: RunId,
+        new: &NewRun,
+        key: Option<String>,
+    ) -> Result<RunView, Problem> {
+        let input = programs::checked_input(new.input.clone())?;
+        let blueprint = programs::of_source(&self.engine, &self.cfg, &new.blueprint).await?;
+        let program = programs::program(&self.engine, &self.cfg, &blueprint).await?;
+        new.operator.check(&self.engine)?;
+        if let Some(key) = key {
+            let claim = ClaimedRun { run: id, body: new.digest() };
+            let now = self.engine.now()?.unix;
+            on_shelf(&self.cfg.shelf, move |shelf| shelf.claim_run(&key, &claim, now)).await?;
+        }
+        self.begin(id, program, Some(input), new.settings()).await?;
+        self.view(id).await
     }
 
     /// Has the keeper carry a run on, and waits until the engine keeps it.
@@ -121,7 +151,6 @@ impl Runs {
         settings: Value,
     ) -> Result<(), Problem> {
         let (live, is_new) = self.enter(id)?;
-        let mut stage = live.stage();
         if is_new {
             let options = self.options(id, &live, settings);
             let engine = self.engine.clone();
@@ -131,12 +160,7 @@ impl Runs {
                 live.end(Err(EngineError::Stopped("its runs have ended".to_owned())));
             }
         }
-        let stage = stage.wait_for(|stage| *stage != Stage::Beginning).await;
-        match stage.as_deref() {
-            Ok(Stage::Over(Err(error))) => Err(error.clone().into()),
-            Ok(_) => Ok(()),
-            Err(_) => Err(EngineError::Stopped("its runs have ended".to_owned()).into()),
-        }
+        opened(&live).await
     }
 
     /// Takes a place for a run; that which it has, where it is carried on already.
@@ -285,6 +309,17 @@ impl Runs {
     /// How many runs are carried on.
     pub(crate) fn count(&self) -> usize {
         lock(&self.live).len()
+    }
+}
+
+/// Ends when the engine keeps a run, or has refused it.
+async fn opened(live: &Live) -> Result<(), Problem> {
+    let mut stage = live.stage();
+    let stage = stage.wait_for(|stage| *stage != Stage::Beginning).await;
+    match stage.as_deref() {
+        Ok(Stage::Over(Err(error))) => Err(error.clone().into()),
+        Ok(_) => Ok(()),
+        Err(_) => Err(EngineError::Stopped("its runs have ended".to_owned()).into()),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the server keeps beside the engine's state, behind one trait: keys of runs, blueprints, and
-//! what is known of the bodies of the data plane.
+//! What the server keeps beside the engine's state, behind one trait: keys of runs, blueprints,
+//! logins of operators, and what is known of the bodies of the data plane.
 //!
 //! A shelf decides nothing about rights. Its calls block, so the server makes them away from its
 //! own threads.
@@ -59,6 +59,23 @@ pub enum Put {
     Full,
 }
 
+/// A login of an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptLogin {
+    /// Its id.
+    pub sid: String,
+    /// BLAKE3 of its bearer, as 64 hex digits. The bearer itself is kept nowhere.
+    pub bearer: String,
+    /// The names that it holds.
+    pub roles: Vec<String>,
+    /// Ids of earlier logins under which it is reached as well.
+    pub aliases: Vec<String>,
+    /// Higher for each later login.
+    pub generation: u64,
+    /// When it was made, in Unix seconds.
+    pub since: u64,
+}
+
 /// What is known of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataRecord {
@@ -89,16 +106,17 @@ pub enum DataKey {
 
 /// A place for what the server keeps. All calls block, and each is one step.
 pub trait Shelf: Send + Sync {
-    /// Gives a key to a run, or tells which run has it.
+    /// The run that has a key.
     ///
     /// # Errors
     /// Those of the place.
-    fn claim_run(
-        &self,
-        key: &str,
-        fresh: &ClaimedRun,
-        now: u64,
-    ) -> Result<ClaimedRun, JournalError>;
+    fn claimed_run(&self, key: &str) -> Result<Option<ClaimedRun>, JournalError>;
+
+    /// Gives a key to a run, whoever had it.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn claim_run(&self, key: &str, run: &ClaimedRun, now: u64) -> Result<(), JournalError>;
 
     /// Makes a document the newest version of its blueprint.
     ///
@@ -144,6 +162,20 @@ pub trait Shelf: Send + Sync {
     /// # Errors
     /// Those of the place.
     fn archive_blueprint(&self, id: &str, archived: bool) -> Result<bool, JournalError>;
+
+    /// Keeps logins, each in place of what was kept under its id, and forgets those of the ids that
+    /// are gone.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn keep_logins(&self, kept: &[KeptLogin], gone: &[String]) -> Result<(), JournalError>;
+
+    /// The logins that are kept, and the highest generation that any login ever had. The server
+    /// bounds how many there are.
+    ///
+    /// # Errors
+    /// Those of the place.
+    fn logins(&self) -> Result<(Vec<KeptLogin>, u64), JournalError>;
 
     /// The folder of the bodies; none where they are not to outlive the process.
     fn data_folder(&self) -> Option<PathBuf>;

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::server::Shared;
 use crate::server::caller::Admin;
@@ -27,11 +27,17 @@ pub(crate) async fn shown(app: &Shared) -> Value {
             "within_ms": u64::try_from(spawner.within.as_millis()).unwrap_or(u64::MAX),
         })
     });
+    let mailboxes: Map<_, _> = tree.mailboxes.by_kind().into_iter().map(waiting).collect();
     json!({
         "alive": tree.alive,
         "state": { "restarts": tree.state_restarts, "limit": null },
         "sessions": tree.sessions,
         "attempts": tree.attempts,
         "spawners": spawners.collect::<Vec<_>>(),
+        "mailboxes": mailboxes,
     })
+}
+
+fn waiting((kind, count): (&str, usize)) -> (String, Value) {
+    (kind.to_owned(), count.into())
 }

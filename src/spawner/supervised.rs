@@ -84,9 +84,10 @@ impl Supervised {
         seat: &SpawnerSeat,
     ) -> Result<(Arc<dyn SpawnerAdapter>, u64), SpawnError> {
         let dead = || SpawnError::Internal(format!("the actor of spawner {} is dead", self.name));
-        let actor = seat.actor().ok_or_else(dead)?;
         let (reply, answer) = oneshot::channel();
-        actor.cast(SpawnerMsg::Checkout(reply)).map_err(|_| dead())?;
+        if !seat.tell(SpawnerMsg::Checkout(reply)) {
+            return Err(dead());
+        }
         let (built, generation) =
             answer.await.map_err(|_| dead())?.map_err(SpawnError::Internal)?;
         let product = (built as Arc<dyn Any + Send + Sync>)
@@ -106,9 +107,8 @@ impl Drop for Supervised {
 
 /// Tells the spawner's actor that the product of a generation panicked.
 fn report(seat: &SpawnerSeat, generation: u64, panic: &(dyn Any + Send)) {
-    if let Some(actor) = seat.actor() {
-        let _ = actor.cast(SpawnerMsg::Broke(generation, panic_text(panic)));
-    }
+    // One that is dead builds anew when it is started again.
+    let _ = seat.tell(SpawnerMsg::Broke(generation, panic_text(panic)));
 }
 
 #[async_trait]

@@ -15,7 +15,7 @@ use crate::store::place::{DATABASE, unusable};
 /// Says that a database is one of ours: `ADJ1`.
 const APPLICATION: i64 = 0x4144_4a31;
 /// The steps from an empty database to the present one. A step is never changed, only followed.
-const STEPS: [fn() -> String; 2] = [first, second];
+const STEPS: [fn() -> String; 3] = [first, second, third];
 /// The version that this code reads and writes.
 pub(super) const VERSION: u32 = STEPS.len() as u32;
 
@@ -122,6 +122,14 @@ fn second() -> String {
          media TEXT NOT NULL, bytes INTEGER NOT NULL, at INTEGER NOT NULL, scope TEXT) STRICT;
      CREATE INDEX data_hash ON data (hash);
      CREATE INDEX data_name ON data (name, number);"
+        .to_owned()
+}
+
+/// Logins of operators, each with the hash of its bearer.
+fn third() -> String {
+    "CREATE TABLE logins (sid TEXT PRIMARY KEY, bearer TEXT NOT NULL, roles TEXT NOT NULL,
+         aliases TEXT NOT NULL, generation INTEGER NOT NULL, since INTEGER NOT NULL)
+         STRICT, WITHOUT ROWID;"
         .to_owned()
 }
 

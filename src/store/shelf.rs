@@ -4,17 +4,23 @@
 use std::path::PathBuf;
 
 use adjutant_actors::journal::JournalError;
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde_json::json;
 
 use crate::server::shelf::{
-    BLUEPRINTS_MAX, BlueprintVersion, ClaimedRun, DataKey, DataRecord, KEYS_MAX, Put, Shelf,
-    VERSIONS_MAX,
+    BLUEPRINTS_MAX, BlueprintVersion, ClaimedRun, DataKey, DataRecord, KEYS_MAX, KeptLogin, Put,
+    Shelf, VERSIONS_MAX,
 };
 use crate::store::SqliteStore;
+use crate::store::schema::{meta, set_meta};
 
 /// Work on the store's connection, or the error that it is not done for.
 pub(super) type Work =
     Box<dyn FnOnce(Result<&mut Connection, JournalError>) -> rusqlite::Result<()> + Send>;
+
+/// The counter of the highest generation of a login.
+const GENERATION: &str = "login_generation";
 
 /// Folder of the bodies within that of the store.
 const DATA: &str = "data";
@@ -70,26 +76,17 @@ fn record(row: &Row<'_>) -> rusqlite::Result<DataRecord> {
     })
 }
 
-fn claim(
-    change: &Transaction<'_>,
-    key: &str,
-    fresh: &ClaimedRun,
-    now: u64,
-) -> rusqlite::Result<Option<(String, String)>> {
-    let held = "SELECT run, body FROM run_keys WHERE key = ?1";
-    let held = change.query_row(held, [key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    if held.is_none() {
-        change.execute(
-            "INSERT INTO run_keys (key, run, body, at) VALUES (?1, ?2, ?3, ?4)",
-            params![key, fresh.run.to_string(), fresh.body, now.cast_signed()],
-        )?;
-        change.execute(
-            "DELETE FROM run_keys WHERE key IN
-             (SELECT key FROM run_keys ORDER BY at DESC, key LIMIT 16 OFFSET ?1)",
-            [count(KEYS_MAX)],
-        )?;
-    }
-    Ok(held)
+fn claim(change: &Transaction<'_>, key: &str, run: &ClaimedRun, now: u64) -> rusqlite::Result<()> {
+    change.execute(
+        "INSERT OR REPLACE INTO run_keys (key, run, body, at) VALUES (?1, ?2, ?3, ?4)",
+        params![key, run.run.to_string(), run.body, now.cast_signed()],
+    )?;
+    change.execute(
+        "DELETE FROM run_keys WHERE key IN
+         (SELECT key FROM run_keys ORDER BY at DESC, key LIMIT 16 OFFSET ?1)",
+        [count(KEYS_MAX)],
+    )?;
+    Ok(())
 }
 
 fn put(change: &Transaction<'_>, version: &BlueprintVersion) -> rusqlite::Result<Put> {
@@ -127,19 +124,48 @@ fn put(change: &Transaction<'_>, version: &BlueprintVersion) -> rusqlite::Result
     Ok(Put::New)
 }
 
+fn login(row: &Row<'_>) -> rusqlite::Result<KeptLogin> {
+    let list = |at| {
+        let text: String = row.get(at)?;
+        let damaged =
+            |error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(error));
+        serde_json::from_str(&text).map_err(damaged)
+    };
+    Ok(KeptLogin {
+        sid: row.get(0)?,
+        bearer: row.get(1)?,
+        roles: list(2)?,
+        aliases: list(3)?,
+        generation: row.get::<_, i64>(4)?.cast_unsigned(),
+        since: row.get::<_, i64>(5)?.cast_unsigned(),
+    })
+}
+
+fn keep_login(change: &Transaction<'_>, login: &KeptLogin) -> rusqlite::Result<usize> {
+    let [roles, aliases] = [&login.roles, &login.aliases].map(|list| json!(list).to_string());
+    let (generation, since) = (login.generation.cast_signed(), login.since.cast_signed());
+    change.execute(
+        "INSERT OR REPLACE INTO logins (sid, bearer, roles, aliases, generation, since)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![login.sid, login.bearer, roles, aliases, generation, since],
+    )
+}
+
 impl Shelf for SqliteStore {
-    fn claim_run(
-        &self,
-        key: &str,
-        fresh: &ClaimedRun,
-        now: u64,
-    ) -> Result<ClaimedRun, JournalError> {
-        let (key, own) = (key.to_owned(), fresh.clone());
-        let Some((run, body)) = self.change(move |change| claim(change, &key, &own, now))? else {
-            return Ok(fresh.clone());
-        };
+    fn claimed_run(&self, key: &str) -> Result<Option<ClaimedRun>, JournalError> {
+        let sql = "SELECT run, body FROM run_keys WHERE key = ?1";
+        let pair = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let held: Option<(String, String)> =
+            self.read(|conn| conn.prepare_cached(sql)?.query_row([key], pair).optional())?;
         let damaged = |_| JournalError::Misuse("a key names no run".to_owned());
-        Ok(ClaimedRun { run: run.parse().map_err(damaged)?, body })
+        let held =
+            held.map(|(run, body)| Ok(ClaimedRun { run: run.parse().map_err(damaged)?, body }));
+        held.transpose()
+    }
+
+    fn claim_run(&self, key: &str, run: &ClaimedRun, now: u64) -> Result<(), JournalError> {
+        let (key, run) = (key.to_owned(), run.clone());
+        self.change(move |change| claim(change, &key, &run, now))
     }
 
     fn put_blueprint(&self, version: &BlueprintVersion) -> Result<Put, JournalError> {
@@ -197,6 +223,29 @@ impl Shelf for SqliteStore {
         self.change(move |change| {
             let sql = "UPDATE blueprints SET archived = ?2 WHERE id = ?1";
             Ok(change.execute(sql, params![id, archived])? > 0)
+        })
+    }
+
+    fn keep_logins(&self, kept: &[KeptLogin], gone: &[String]) -> Result<(), JournalError> {
+        let (kept, gone) = (kept.to_vec(), gone.to_vec());
+        self.change(move |change| {
+            let mut newest = meta(change, GENERATION)?;
+            for login in &kept {
+                keep_login(change, login)?;
+                newest = newest.max(login.generation);
+            }
+            for sid in &gone {
+                change.execute("DELETE FROM logins WHERE sid = ?1", [sid])?;
+            }
+            set_meta(change, GENERATION, newest)
+        })
+    }
+
+    fn logins(&self) -> Result<(Vec<KeptLogin>, u64), JournalError> {
+        let sql = "SELECT sid, bearer, roles, aliases, generation, since FROM logins";
+        self.read(|conn| {
+            let all = conn.prepare_cached(sql)?.query_map([], login)?.collect::<Result<_, _>>()?;
+            Ok((all, meta(conn, GENERATION)?))
         })
     }
 

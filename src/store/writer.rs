@@ -187,7 +187,7 @@ impl Writer {
         }
         work(self).map_err(|error| {
             let first = broken(self.place.path(), "written", &error);
-            tracing::error!(error = %first, "the store failed and takes nothing more");
+            tracing::error!(error = first.to_string(), "the store failed and takes nothing more");
             self.poison = Some(JournalError::Failed(first.to_string()));
             first
         })

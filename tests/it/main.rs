@@ -3,12 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod cancel;
+mod clocks;
 mod dispatching;
 mod events;
 mod faulty;
 mod keys;
 mod layers;
 mod limits;
+#[cfg(feature = "cli")]
+mod logs;
+mod mailboxes;
+mod matrix;
 mod output_store;
 mod public_api;
 mod questions;

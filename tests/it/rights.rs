@@ -27,7 +27,7 @@ struct Family {
 }
 
 /// Dispatches a task to a worker that hangs, and mints one more token for it.
-async fn at_work(world: &World, task: TaskId) -> (CapToken, Run) {
+pub(crate) async fn at_work(world: &World, task: TaskId) -> (CapToken, Run) {
     let (spawner, probe) = faulty(Fault::Hang);
     let run = world.run(task, &spawner);
     eventually("the worker", || async { probe.asked() == 1 }).await;
@@ -176,7 +176,7 @@ async fn every_end_of_an_attempt_revokes_its_token_and_handle() {
 }
 
 /// The state as it is; comparing two shows every difference.
-async fn copy(engine: &Engine) -> EngineState {
+pub(crate) async fn copy(engine: &Engine) -> EngineState {
     engine.with_state("copy", |state| state.clone()).await.unwrap()
 }
 

@@ -7,8 +7,8 @@ use adjutant::blueprint::{
     Blueprint, Functions, Program, RunOptions, RunOutcome, RunReport, compile, resume, run,
 };
 use adjutant::{
-    CancellationToken, Engine, EngineError, ResumeKey, Role, RunId, RunStatus, TaskStatus,
-    WorkerInvocation, WorkerResult,
+    CancellationToken, Engine, EngineCfg, EngineError, LongHoldConfig, ResumeKey, Role, RunId,
+    RunStatus, TaskStatus, WorkerInvocation, WorkerResult,
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -27,7 +27,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let engine = Engine::new(calm());
+        Self::with(calm())
+    }
+
+    fn with(cfg: EngineCfg) -> Self {
+        let engine = Engine::new(cfg);
         let (calls, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
         let (noted, door) = (calls.clone(), gate.clone());
         let functions = Functions::new().with("do", move |call: WorkerInvocation| {
@@ -258,4 +262,28 @@ async fn a_run_is_carried_on_by_one_at_a_time_and_can_be_given_up() {
     assert_eq!(bench.resume(&program).await.unwrap().outcome, RunOutcome::Cancelled);
     let open = bench.engine.with_state("test", |state| state.live_tasks()).await.unwrap();
     assert_eq!(open, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_takes_a_day_stays_attached_and_no_lapse_cancels_it() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    for kept in [true, false] {
+        let long_hold = LongHoldConfig { keepalive_on_idle: false, ..LongHoldConfig::default() };
+        let bench = Bench::with(EngineCfg { long_hold, ..calm() });
+        let _lapses = bench.engine.start_detach_loop();
+        let program = bench.program(&seq(&[step("do", "wait", "$.a")])).await;
+        let id = kept.then_some(bench.id);
+        let options = RunOptions { id, ttl: Some(DAY * 2), ..RunOptions::default() };
+        let engine = bench.engine.clone();
+        let running = tokio::spawn(async move { run(&engine, program, json!({}), options).await });
+        bench.called("wait").await;
+        tokio::time::sleep(DAY).await;
+        let attached =
+            |role| bench.engine.with_state("test", move |state| state.attached_sessions(role));
+        assert_eq!(attached(Role::Operator).await, Ok(1));
+        assert_eq!(attached(Role::Senior).await, Ok(1));
+        bench.gate.add_permits(1);
+        assert_eq!(running.await.unwrap().unwrap().outcome, RunOutcome::Pass);
+        assert_eq!(attached(Role::Operator).await, Ok(0), "it ends with the run");
+    }
 }

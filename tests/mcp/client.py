@@ -1,6 +1,6 @@
 """Drives a server with the official Python client of the Model Context Protocol.
 
-    client.py MODE stdio PROGRAM
+    client.py MODE stdio PROGRAM ARGUMENT...
     client.py MODE http URL        (the bearer is in ADJUTANT_BEARER)
 
 MODE is `auto`, which speaks the newest revision, or `legacy`, which opens a session. It ends with
@@ -21,13 +21,13 @@ from mcp.types import ElicitResult
 LONG = 30
 
 TOOLS = {
-    "answer_question", "blueprint_schema", "check_blueprint", "doctor", "list_questions", "list_runs",
-    "operator_ack", "operator_join", "operator_leave", "operator_wait", "read_output", "run_blueprint",
-    "run_cancel", "run_status",
+    "answer_question", "archive_blueprint", "blueprint_schema", "check_blueprint", "doctor", "list_blueprints",
+    "list_questions", "list_runs", "operator_ack", "operator_join", "operator_leave", "operator_wait",
+    "put_blueprint", "read_output", "run_blueprint", "run_cancel", "run_status", "unarchive_blueprint",
 }
 READS = {
-    "blueprint_schema", "check_blueprint", "doctor", "list_questions", "list_runs", "operator_wait", "read_output",
-    "run_status",
+    "blueprint_schema", "check_blueprint", "doctor", "list_blueprints", "list_questions", "list_runs",
+    "operator_wait", "read_output", "run_status",
 }
 
 
@@ -77,12 +77,12 @@ def refused(result, code):
 
 
 class Case:
-    def __init__(self, mode, transport, place):
-        self.mode, self.transport, self.place = mode, transport, place
+    def __init__(self, mode, transport, place, *args):
+        self.mode, self.transport, self.place, self.args = mode, transport, place, list(args)
 
     def connect(self, **settings):
         if self.transport == "stdio":
-            server = stdio_client(StdioServerParameters(command=self.place, args=["mcp", "--store", "none"]))
+            server = stdio_client(StdioServerParameters(command=self.place, args=self.args))
         else:
             headers = {"Authorization": f"Bearer {os.environ['ADJUTANT_BEARER']}"}
             http = httpx2.AsyncClient(headers=headers, timeout=LONG)
@@ -104,7 +104,7 @@ class Case:
             assert tool.input_schema["additionalProperties"] is False, name
             assert tool.annotations.read_only_hint == (name in READS), name
             assert tool.description and tool.title, name
-        for name in ("run_cancel", "operator_leave"):
+        for name in ("archive_blueprint", "run_cancel", "operator_leave"):
             assert tools[name].annotations.destructive_hint and tools[name].annotations.idempotent_hint
             assert "confirm" in tools[name].input_schema["properties"]
         seen("every tool with its schemas and hints")
@@ -117,7 +117,8 @@ class Case:
         bad = done(await client.call_tool("check_blueprint", {"blueprint": {**ECHO, "agents": []}}))
         assert not bad["ok"] and "echo" in bad["errors"][0], bad
         doctor = done(await client.call_tool("doctor", {}))
-        assert doctor["ok"], doctor
+        looked = {one["check"]: one["level"] for one in doctor["findings"]}
+        assert doctor["ok"] and looked["journal"] == looked["clock"] == "ok", doctor
         seen("the schema, the check and the doctor")
 
     async def runs_to_the_end(self, client):
@@ -131,6 +132,28 @@ class Case:
         assert output["output"][-1]["type"] == "final", output
         seen("a run to its end, and its output")
         return run
+
+    async def keeps_blueprints(self, client):
+        kept = done(await client.call_tool("put_blueprint", {"blueprint": ECHO}))
+        assert (kept["blueprint_id"], kept["changed"], kept["archived"]) == ("echo", True, False), kept
+        assert not done(await client.call_tool("put_blueprint", {"blueprint": ECHO}))["changed"]
+        which, run = {"blueprint_id": "echo"}, {"blueprint_id": "echo", "input": {"word": "kept"}}
+        for _ in range(2):
+            dry = done(await client.call_tool("archive_blueprint", which))
+            assert not dry["archived"] and "confirm" in dry["next"], dry
+        assert done(await client.call_tool("run_blueprint", run))["status"] == "pass"
+        for _ in range(2):
+            assert done(await client.call_tool("archive_blueprint", {**which, "confirm": True}))["archived"]
+        assert "next" not in done(await client.call_tool("archive_blueprint", which))
+        refused(await client.call_tool("run_blueprint", run), "blueprint_archived")
+        refused(await client.call_tool("put_blueprint", {"blueprint": ECHO}), "blueprint_archived")
+        (listed,) = done(await client.call_tool("list_blueprints", {}))["blueprints"]
+        assert (listed["hash"], listed["archived"]) == (kept["hash"], True), listed
+        assert not done(await client.call_tool("unarchive_blueprint", which))["archived"]
+        assert done(await client.call_tool("run_blueprint", run))["status"] == "pass"
+        for name in ("archive_blueprint", "unarchive_blueprint"):
+            refused(await client.call_tool(name, {"blueprint_id": "nobody"}), "blueprint_not_found")
+        seen("a blueprint kept, archived when that is confirmed, and taken back")
 
     async def answers_from_the_list(self, client):
         run = done(await client.call_tool("run_blueprint", {"blueprint": ASKS, "input": {"what": "it"}}))
@@ -246,6 +269,7 @@ class Case:
             await self.lists_tools(client)
             await self.checks_documents(client)
             run = await self.runs_to_the_end(client)
+            await self.keeps_blueprints(client)
             await self.answers_from_the_list(client)
             await self.works_as_an_operator(client)
             await self.reads_resources(client, run)

@@ -83,3 +83,34 @@ async fn a_refusal_of_the_protocol_keeps_its_own_form() {
     let kind = unknown.headers().get("content-type");
     assert!(kind.is_none_or(|kind| kind != "application/problem+json"), "{kind:?}");
 }
+
+#[tokio::test]
+async fn a_session_is_nobody_s_but_its_opener_s() {
+    let desk = Desk::new().await;
+    let (ann, eve) = (desk.session("operator").await, desk.session("senior").await);
+    let opened = greet(&desk, &ann, None).await;
+    let session = opened.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    let ask = async |method: Method, bearer: &str, id: &str| {
+        let list = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" });
+        let request = desk.ask(method.clone(), "/mcp", bearer).header("Mcp-Session-Id", id);
+        let request = request.header("Accept", "application/json, text/event-stream");
+        let request = if method == Method::POST { request.json(&list) } else { request };
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, if status == 404 { answer.text().await.unwrap() } else { String::new() })
+    };
+    for method in [Method::POST, Method::GET, Method::DELETE] {
+        let unknown = ask(method.clone(), &eve, "nothing").await;
+        assert_eq!(unknown.0, 404);
+        for other in [&eve, &desk.admin] {
+            assert_eq!(ask(method.clone(), other, &session).await, unknown, "{method}");
+        }
+    }
+    // It is still there for its opener, who may come with another token of the same name and role.
+    let again = desk.session("operator").await;
+    for bearer in [&ann, &again] {
+        assert_eq!(ask(Method::POST, bearer, &session).await.0, 200);
+    }
+    assert_eq!(ask(Method::DELETE, &ann, &session).await.0, 202);
+    assert_eq!(ask(Method::POST, &ann, &session).await.0, 404);
+}

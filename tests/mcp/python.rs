@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::bridge::token_file;
 use crate::desk::Desk;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_adjutant");
 
 /// Long enough for all that `client.py` does, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -20,8 +23,8 @@ fn here(file: &str) -> PathBuf {
 fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
-        let made = std::process::Command::new(here("python")).stderr(Stdio::piped()).output();
-        let made = made.unwrap();
+        let mut make = std::process::Command::new(here("../python"));
+        let made = make.arg("mcp").stderr(Stdio::piped()).output().unwrap();
         let told = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "the Python client cannot be installed: {told}");
         PathBuf::from(String::from_utf8(made.stdout).unwrap().trim())
@@ -36,17 +39,17 @@ async fn drive(args: &[&str], bearer: &str) {
     let (told, error) =
         (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success(), "{args:?}\n{told}\n{error}");
-    assert_eq!(told.lines().filter(|line| line.starts_with("seen: ")).count(), 11, "{told}");
+    assert_eq!(told.lines().filter(|line| line.starts_with("seen: ")).count(), 12, "{told}");
 }
 
 #[tokio::test]
 async fn the_python_client_does_everything_over_stdio() {
-    drive(&["auto", "stdio", env!("CARGO_BIN_EXE_adjutant")], "").await;
+    drive(&["auto", "stdio", PROGRAM, "mcp", "--store", "none"], "").await;
 }
 
 #[tokio::test]
 async fn the_python_client_of_an_older_revision_does_everything_over_stdio() {
-    drive(&["legacy", "stdio", env!("CARGO_BIN_EXE_adjutant")], "").await;
+    drive(&["legacy", "stdio", PROGRAM, "mcp", "--store", "none"], "").await;
 }
 
 #[tokio::test]
@@ -59,4 +62,23 @@ async fn the_python_client_does_everything_over_http() {
 async fn the_python_client_of_an_older_revision_does_everything_over_http() {
     let desk = Desk::new().await;
     drive(&["legacy", "http", &format!("{}/mcp", desk.base)], &desk.admin).await;
+}
+
+/// The program in between, from standard streams to a server.
+async fn drive_over_a_bridge(mode: &str) {
+    let desk = Desk::new().await;
+    let file = token_file(&desk);
+    let token = file.path().to_str().unwrap();
+    let to = ["mcp", "--server", &desk.base, "--token-file", token];
+    drive(&[&[mode, "stdio", PROGRAM], to.as_slice()].concat(), "").await;
+}
+
+#[tokio::test]
+async fn the_python_client_does_everything_over_a_bridge_to_a_server() {
+    drive_over_a_bridge("auto").await;
+}
+
+#[tokio::test]
+async fn the_python_client_of_an_older_revision_does_everything_over_a_bridge_to_a_server() {
+    drive_over_a_bridge("legacy").await;
 }

@@ -21,10 +21,10 @@ use crate::desk::{Desk, LONG, calm};
 
 /// A client whose user answers every question with `true`, where it has a user at all.
 #[derive(Clone, Default)]
-struct Client {
-    has_user: bool,
-    asked: Arc<Mutex<Vec<String>>>,
-    progress: Arc<AtomicUsize>,
+pub(crate) struct Client {
+    pub(crate) has_user: bool,
+    pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    pub(crate) progress: Arc<AtomicUsize>,
 }
 
 impl ClientHandler for Client {
@@ -52,22 +52,34 @@ impl ClientHandler for Client {
     }
 }
 
-type Session = RunningService<RoleClient, Client>;
+pub(crate) type Session = RunningService<RoleClient, Client>;
 
-async fn over_stdio(client: Client) -> Session {
+/// The program with these arguments, and without what the machine says of it.
+pub(crate) fn program(args: &[&str]) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_adjutant"));
-    command.args(["mcp", "--store", "none"]).env_remove("RUST_LOG");
-    client.serve(TokioChildProcess::new(command).unwrap()).await.unwrap()
+    command.args(args).env("XDG_CONFIG_HOME", "/nowhere");
+    for name in ["RUST_LOG", "ADJUTANT_STORE", "ADJUTANT_CONFIG", "ADJUTANT_TOKEN_FILE"] {
+        command.env_remove(name);
+    }
+    command
 }
 
-async fn over_http(desk: &Desk, client: Client, bearer: &str) -> Session {
+pub(crate) async fn over_stdio(client: Client, args: &[&str]) -> Session {
+    client.serve(TokioChildProcess::new(program(args)).unwrap()).await.unwrap()
+}
+
+pub(crate) async fn over_http(desk: &Desk, client: Client, bearer: &str) -> Session {
     let config = StreamableHttpClientTransportConfig::with_uri(format!("{}/mcp", desk.base));
     let config = config.auth_header(bearer);
     client.serve(StreamableHttpClientTransport::from_config(config)).await.unwrap()
 }
 
 /// Calls a tool; its reply, or the problem document of its refusal.
-async fn call(session: &Session, tool: &'static str, arguments: Value) -> Result<Value, Value> {
+pub(crate) async fn call(
+    session: &Session,
+    tool: &'static str,
+    arguments: Value,
+) -> Result<Value, Value> {
     let Value::Object(arguments) = arguments else { panic!("arguments are an object") };
     let request = CallToolRequestParams::new(tool).with_arguments(arguments);
     let result = tokio::time::timeout(LONG, session.call_tool(request)).await.unwrap().unwrap();
@@ -79,7 +91,7 @@ async fn call(session: &Session, tool: &'static str, arguments: Value) -> Result
     Ok(result.structured_content.unwrap())
 }
 
-fn asks() -> Value {
+pub(crate) fn asks() -> Value {
     json!({
         "id": "asks",
         "agents": [{ "name": "boss", "kind": "ask" }],
@@ -91,7 +103,7 @@ fn asks() -> Value {
 #[tokio::test]
 async fn a_program_over_stdio_runs_asks_and_ends_with_its_client() {
     let client = Client { has_user: true, ..Client::default() };
-    let session = over_stdio(client.clone()).await;
+    let session = over_stdio(client.clone(), &["mcp", "--store", "none"]).await;
     let run = call(&session, "run_blueprint", json!({ "blueprint": asks() })).await.unwrap();
     assert_eq!(
         (&run["status"], &run["report"]["context"]),

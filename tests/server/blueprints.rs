@@ -4,8 +4,7 @@ use adjutant::server::ServerCfg;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, problem};
-use crate::runs::{identity, one_step};
+use crate::desk::{Desk, identity, one_step, problem};
 
 /// The blueprint `one`, told apart by its description.
 fn version(text: &str) -> Value {

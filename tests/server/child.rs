@@ -97,3 +97,26 @@ async fn a_session_and_its_task_outlive_the_process() {
     let read = client.get(served.url(&path)).bearer_auth(token).send().await.unwrap();
     assert_eq!(read.json::<Value>().await.unwrap()["status"], "pending");
 }
+
+#[tokio::test]
+async fn a_named_file_of_settings_stands_in_place_of_the_users_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("config/adjutant");
+    std::fs::create_dir_all(&own).unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::write(own.join("config.toml"), format!("[store]\npath = {elsewhere:?}\n")).unwrap();
+    let named = folder.path().join("named.toml");
+    std::fs::write(&named, "[log]\nlevel = \"error\"\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adjutant"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&named);
+    command.env_remove("RUST_LOG").env_remove("ADJUTANT_STORE").stdin(Stdio::null());
+    command.env("XDG_CONFIG_HOME", folder.path().join("config"));
+    command.env("XDG_STATE_HOME", folder.path().join("state"));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut base = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut base).unwrap();
+    let served = Served { child, base: base.trim().to_owned() };
+    assert!(folder.path().join("state/adjutant/store-1/store.db").exists());
+    assert!(!elsewhere.exists(), "the store of the user's own file was opened");
+    drop(served);
+}

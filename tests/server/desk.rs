@@ -49,7 +49,7 @@ impl Desk {
         Self::before(engine, ServerCfg { shelf: store, ..cfg }).await
     }
 
-    async fn before(engine: Engine, cfg: ServerCfg) -> Self {
+    pub(crate) async fn before(engine: Engine, cfg: ServerCfg) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin-token");
         let token = AdminToken::in_file(&path).unwrap();
@@ -114,4 +114,43 @@ pub(crate) async fn problem(response: Response, status: u16, code: &str) -> Valu
     assert_eq!((&body["code"], &body["status"]), (&json!(code), &json!(status)), "{body}");
     assert_eq!(body["request_id"], json!(id));
     body
+}
+
+/// A blueprint with one step of an agent.
+pub(crate) fn one_step(agent: &Value) -> Value {
+    json!({
+        "id": "one", "agents": [agent],
+        "flow": {
+            "kind": "step", "ref": agent["name"],
+            "in": { "op": "path", "at": "$.x" }, "out": { "op": "path", "at": "$.y" }
+        }
+    })
+}
+
+/// An agent that gives its input back.
+pub(crate) fn identity() -> Value {
+    json!({ "name": "echo", "kind": "rust_fn", "spec": { "fn_id": "identity" } })
+}
+
+/// An agent that asks the senior.
+pub(crate) fn ask() -> Value {
+    json!({ "name": "ask", "kind": "ask", "spec": {} })
+}
+
+/// A run once it has ended, or after a while as it is then.
+pub(crate) async fn held(desk: &Desk, id: &Value) -> Value {
+    let path = format!("/v1/runs/{}?hold=25", id.as_str().unwrap());
+    desk.get(&path, &desk.admin).await.json().await.unwrap()
+}
+
+/// Looks at a run until it stands so.
+pub(crate) async fn until(desk: &Desk, id: &Value, status: &str) -> Value {
+    let path = format!("/v1/runs/{}", id.as_str().unwrap());
+    loop {
+        let run: Value = desk.get(&path, &desk.admin).await.json().await.unwrap();
+        if run["status"] == status {
+            return run;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use adjutant::WorkerResult;
 use adjutant::blueprint::Functions;
 use adjutant::server::ServerCfg;
-use reqwest::Method;
+use adjutant::{WorkerInvocation, WorkerResult};
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use crate::desk::{Desk, calm, problem};
-use crate::runs::{identity, one_step};
+use crate::desk::{Desk, calm, identity, one_step, problem};
 
 /// A desk with the function `second`, which says no the first time and yes later.
 async fn desk() -> Desk {
@@ -20,6 +20,14 @@ async fn desk() -> Desk {
         async move { Ok(WorkerResult { value: call.prompt.into(), ok }) }
     });
     Desk::with(calm(), ServerCfg { functions, ..ServerCfg::default() }).await
+}
+
+/// A task that was dispatched with this blueprint, and what was said to it.
+async fn dispatched(desk: &Desk, blueprint: &Value, agent: &str) -> (String, Response) {
+    let task = desk.task(&desk.admin).await;
+    let body = json!({ "blueprint": blueprint, "agent": agent });
+    let told = desk.post(&format!("/v1/tasks/{task}/dispatch"), &desk.admin, &body).await;
+    (task, told)
 }
 
 fn second() -> Value {
@@ -101,4 +109,82 @@ async fn what_cannot_be_dispatched_is_told() {
     problem(desk.post(&path, &desk.admin, &other).await, 404, "task_not_found").await;
     let observer = desk.session("observer").await;
     problem(desk.post(&path, &observer, &other).await, 403, "role_violation").await;
+}
+
+#[tokio::test]
+async fn a_dispatch_too_many_is_refused_until_those_before_it_have_begun() {
+    let gate = Arc::new(Semaphore::new(0));
+    let inside = gate.clone();
+    let functions = Functions::new().with("gate", move |call| {
+        let gate = inside.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Ok(WorkerResult { value: call.prompt.into(), ok: true })
+        }
+    });
+    let cfg = ServerCfg { functions, dispatches: 1, ..ServerCfg::default() };
+    let desk = Desk::with(calm(), cfg).await;
+    let spec = json!({ "fn_id": "gate", "max_concurrency": 1 });
+    let blueprint = one_step(&json!({ "name": "gate", "kind": "rust_fn", "spec": spec }));
+    let (first, told) = dispatched(&desk, &blueprint, "gate").await;
+    assert_eq!(told.json::<Value>().await.unwrap()["attempt"], 1);
+    // The same content is the same program, so its agent's limit holds for both.
+    let (second, told) = dispatched(&desk, &blueprint, "gate").await;
+    assert_eq!(told.json::<Value>().await.unwrap()["attempt"], Value::Null, "it is queued");
+    let (_, told) = dispatched(&desk, &blueprint, "gate").await;
+    let told = problem(told, 429, "too_many_dispatches").await;
+    assert_eq!(
+        (&told["retryable"], &told["setting"]),
+        (&json!(true), &json!("waiting_dispatches"))
+    );
+    gate.add_permits(1);
+    assert_eq!(held(&desk, &first).await["status"], "pass");
+    let third = loop {
+        let (third, told) = dispatched(&desk, &blueprint, "gate").await;
+        if told.status() == 202 {
+            break third;
+        }
+        problem(told, 429, "too_many_dispatches").await;
+    };
+    gate.add_permits(2);
+    for task in [second, third] {
+        assert_eq!(held(&desk, &task).await["status"], "pass");
+    }
+}
+
+#[tokio::test]
+async fn whatever_documents_come_what_is_kept_of_them_is_bounded() {
+    let functions = Functions::new().with("no", async |call: WorkerInvocation| {
+        Ok(WorkerResult { value: call.prompt.into(), ok: false })
+    });
+    let cfg = ServerCfg { functions, dispatch_bytes: 20_000, ..ServerCfg::default() };
+    let desk = Desk::with(calm(), cfg).await;
+    let document = |number: usize, bytes: usize| {
+        let mut document =
+            one_step(&json!({ "name": "no", "kind": "rust_fn", "spec": { "fn_id": "no" } }));
+        document["flow"]["in"] = json!({ "op": "lit", "value": [number, "x".repeat(bytes)] });
+        document
+    };
+    let mut tasks = Vec::new();
+    for number in 0..4 {
+        // What is still at work makes no room yet.
+        let task = loop {
+            let (task, told) = dispatched(&desk, &document(number, 8_000), "no").await;
+            if told.status() == 202 {
+                break task;
+            }
+            problem(told, 429, "too_many_dispatches").await;
+        };
+        assert_eq!(held(&desk, &task).await["status"], "blocked");
+        tasks.push(task);
+    }
+    let retry = async |task: &str| {
+        desk.post(&format!("/v1/tasks/{task}/retry"), &desk.admin, &json!({})).await
+    };
+    assert_eq!(retry(&tasks[3]).await.status(), 202);
+    problem(retry(&tasks[0]).await, 409, "agent_unknown").await;
+    problem(retry(&tasks[1]).await, 409, "agent_unknown").await;
+    let (_, told) = dispatched(&desk, &document(4, 30_000), "no").await;
+    let told = problem(told, 429, "too_many_dispatches").await;
+    assert_eq!(told["setting"], "dispatch_bytes");
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 use adjutant::{Role, TaskOptions, TaskSpec};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, problem};
-use crate::runs::{identity, one_step};
+use crate::desk::{Desk, identity, one_step, problem};
 
 async fn get(desk: &Desk, path: &str) -> Value {
     desk.get(path, &desk.admin).await.json().await.unwrap()

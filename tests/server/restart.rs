@@ -13,12 +13,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::desk::{Desk, LONG};
-use crate::runs::{held, identity, one_step, until};
-
-fn ask() -> Value {
-    json!({ "name": "ask", "kind": "ask", "spec": {} })
-}
+use crate::desk::{Desk, LONG, ask, held, identity, one_step, until};
 
 async fn answer(desk: &Desk, answer: &Value) {
     let open: Value = desk.get("/v1/questions", &desk.admin).await.json().await.unwrap();

@@ -11,26 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 
-use crate::desk::{Desk, calm, problem};
-
-/// A blueprint with one step of an agent.
-pub(crate) fn one_step(agent: &Value) -> Value {
-    json!({
-        "id": "one", "agents": [agent],
-        "flow": {
-            "kind": "step", "ref": agent["name"],
-            "in": { "op": "path", "at": "$.x" }, "out": { "op": "path", "at": "$.y" }
-        }
-    })
-}
-
-pub(crate) fn identity() -> Value {
-    json!({ "name": "echo", "kind": "rust_fn", "spec": { "fn_id": "identity" } })
-}
-
-fn ask() -> Value {
-    json!({ "name": "ask", "kind": "ask", "spec": {} })
-}
+use crate::desk::{Desk, ask, calm, held, identity, one_step, problem, until};
 
 fn gated() -> Value {
     json!({ "name": "gate", "kind": "rust_fn", "spec": { "fn_id": "gate" } })
@@ -48,23 +29,6 @@ async fn gated_desk(cfg: ServerCfg) -> (Desk, Arc<Semaphore>) {
         }
     });
     (Desk::with(calm(), ServerCfg { functions, ..cfg }).await, gate)
-}
-
-pub(crate) async fn held(desk: &Desk, id: &Value) -> Value {
-    let path = format!("/v1/runs/{}?hold=25", id.as_str().unwrap());
-    desk.get(&path, &desk.admin).await.json().await.unwrap()
-}
-
-/// Looks at a run until it stands so.
-pub(crate) async fn until(desk: &Desk, id: &Value, status: &str) -> Value {
-    let path = format!("/v1/runs/{}", id.as_str().unwrap());
-    loop {
-        let run: Value = desk.get(&path, &desk.admin).await.json().await.unwrap();
-        if run["status"] == status {
-            return run;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]
@@ -128,6 +92,21 @@ async fn a_key_starts_one_run_and_refuses_another_body() {
     let operator = desk.session("operator").await;
     let own: Value = start(&operator, 2).await.json().await.unwrap();
     assert_ne!(own["run_id"], one["run_id"], "another's key is another key");
+}
+
+#[tokio::test]
+async fn a_refused_start_leaves_its_key_free() {
+    let desk = Desk::new().await;
+    let start = async |operator: Value| {
+        let blueprint = one_step(&identity());
+        let body = json!({ "blueprint": blueprint, "input": { "x": 1 }, "operator": operator });
+        let ask = desk.ask(Method::POST, "/v1/runs?wait=20", &desk.admin).json(&body);
+        ask.header("idempotency-key", "nightly").send().await.unwrap()
+    };
+    let nobody = json!({ "operator_backend_id": "nobody" });
+    problem(start(nobody).await, 400, "invalid_argument").await;
+    let run: Value = start(json!({})).await.json().await.unwrap();
+    assert_eq!(run["status"], "pass");
 }
 
 #[tokio::test]

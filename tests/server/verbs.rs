@@ -82,7 +82,7 @@ impl Served {
 
     /// Starts a run of one agent.
     async fn run(&self, agent: &Value) -> String {
-        let blueprint = crate::runs::one_step(agent);
+        let blueprint = crate::desk::one_step(agent);
         let body = json!({ "blueprint": blueprint, "input": { "x": "go on?" } });
         let run = self.post("/v1/runs", &body).await;
         run["run_id"].as_str().unwrap().to_owned()

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use adjutant::{Engine, Role, TaskId, TaskSpec};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, problem};
+use crate::desk::{Desk, identity, one_step, problem};
 
 #[tokio::test]
 async fn a_session_beats_until_it_is_detached_for_good() {
@@ -109,4 +109,28 @@ async fn the_metrics_count_outcomes_and_name_no_task() {
     assert!(metrics.contains("adjutant_tasks_started_total 2\n"), "{metrics}");
     assert!(metrics.contains("adjutant_live_tasks 1\n"), "{metrics}");
     assert!(!metrics.contains(&task));
+    let depth: Vec<_> =
+        metrics.lines().filter(|l| l.starts_with("adjutant_mailbox_depth")).collect();
+    let kinds = ["state", "sessions", "waiters", "attempts", "supervisors"];
+    assert_eq!(depth.len(), kinds.len(), "{depth:?}");
+    for kind in kinds {
+        let label = format!("{{actors=\"{kind}\"}} ");
+        assert!(depth.iter().any(|line| line.contains(&label)), "{kind} {depth:?}");
+    }
+    let tree: Value = desk.get("/v1/supervision", &desk.admin).await.json().await.unwrap();
+    assert_eq!(tree["mailboxes"]["waiters"], 0);
+}
+
+#[tokio::test]
+async fn second_names_do_what_the_first_ones_do() {
+    let desk = Desk::new().await;
+    let lives = desk.client.get(format!("{}/v1/healthz", desk.base)).send().await.unwrap();
+    assert_eq!(lives.text().await.unwrap(), "ok");
+    let operator = desk.session("operator").await;
+    let document = one_step(&identity());
+    let put = async || desk.post("/v1/blueprints/one", &operator, &document).await.status();
+    assert_eq!((put().await, put().await), (StatusCode::CREATED, StatusCode::OK));
+    let gone = desk.ask(Method::DELETE, "/v1/sessions", &operator).send().await.unwrap();
+    assert_eq!(gone.status(), 204);
+    problem(desk.get("/v1/session", &operator).await, 401, "token_revoked").await;
 }

@@ -116,7 +116,7 @@ impl EngineState {
         same("bodies", held, self.bodies.iter().map(|(_, body)| body.holders).sum())
     }
 
-    /// Every step edge has its task, and the order of the ended holds exactly the ended runs.
+    /// Every step edge has its task, and the orders of runs hold exactly the runs that they should.
     fn audit_runs(&self) -> Result<(), String> {
         let with_step = self.tasks.iter().filter(|(_, task)| task.step.is_some()).count();
         same("step edges", with_step as u64, self.steps.len() as u64)?;
@@ -125,7 +125,11 @@ impl EngineState {
             if ended != self.ended_runs.contains(&(run.ended_ms, *id)) {
                 return Err(format!("ended runs: broken at {id}"));
             }
+            if !self.run_starts.contains(&(run.started_at, *id)) {
+                return Err(format!("starts of runs: broken at {id}"));
+            }
         }
+        same("starts of runs", self.runs.len() as u64, self.run_starts.len() as u64)?;
         let ended = self.runs.iter().filter(|(_, run)| run.status != RunStatus::Open).count();
         same("ended runs", ended as u64, self.ended_runs.len() as u64)
     }

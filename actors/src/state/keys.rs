@@ -5,7 +5,8 @@
 //! they name and go with them; the indexes here follow from these. No key is found by anyone but
 //! the principal that set it.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,10 +33,19 @@ pub(crate) enum Principal {
 }
 
 /// A key with its principal; two principals never meet under one text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct OwnedKey {
     pub(crate) by: Principal,
     pub(crate) text: Arc<str>,
+}
+
+/// Both texts are a caller's choice, and the hasher of the tables is a fast one, which somebody
+/// may find collisions for. So a table gets their hash under a random key of this process instead.
+impl Hash for OwnedKey {
+    fn hash<H: Hasher>(&self, table: &mut H) {
+        static KEYED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        table.write_u64(KEYED.hash_one((&self.by, &self.text)));
+    }
 }
 
 /// What is kept of few attempts: of those with a key, with processes, and of interrupted ones.
@@ -285,4 +295,38 @@ fn no_conflict(key: &OwnedKey, same: &[(&'static str, bool)]) -> Result<(), Engi
         return Ok(());
     }
     Err(EngineError::KeyConflict { key: key.text.to_string(), differs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Notes what a key gives to the hasher of a table.
+    #[derive(Default)]
+    struct Noted(Vec<u8>);
+
+    impl Hasher for Noted {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.extend_from_slice(bytes);
+        }
+
+        fn finish(&self) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn what_a_caller_chooses_reaches_a_table_as_a_keyed_hash() {
+        let noted = |by: &str, text: &str| {
+            let mut noted = Noted::default();
+            OwnedKey { by: Principal::Operator(by.into()), text: text.into() }.hash(&mut noted);
+            assert_eq!(noted.0.len(), 8, "a hash and nothing that was chosen");
+            noted.0
+        };
+        assert_eq!(noted("ann", "a"), noted("ann", "a"));
+        assert_ne!(noted("ann", "a"), noted("ann", "b"));
+        assert_ne!(noted("ann", "a"), noted("bob", "a"));
+        // Not even the length of what was chosen shows.
+        noted("ann", &"a".repeat(1000));
+    }
 }

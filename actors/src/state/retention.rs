@@ -154,7 +154,9 @@ impl EngineState {
                     if since.saturating_add(age) <= now.ms || self.ended_runs.len() > max =>
                 {
                     self.ended_runs.remove(&(since, id));
-                    self.runs.remove(&id);
+                    if let Some(run) = self.runs.remove(&id) {
+                        self.run_starts.remove(&(run.started_at, id));
+                    }
                     *budget -= 1;
                 }
                 _ => return,

@@ -4,6 +4,7 @@
 //! A run goes on after a crash by being evaluated again: each call of a step finds its task by the
 //! key that follows from the call. So while a run is open, none of its tasks is forgotten.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ use crate::state::tasks::CancelScope;
 mod steps;
 
 pub use self::steps::{KeptStep, StepOf};
+
+/// Runs that one look at a list goes through.
+const RUNS_LOOKED_AT: usize = 1024;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -117,6 +121,15 @@ impl std::fmt::Debug for RunRecord {
     }
 }
 
+/// A part of the list of runs.
+#[derive(Debug, Clone)]
+pub struct RunsPage {
+    /// The runs that were wanted, the newest first.
+    pub found: Vec<(RunId, RunRecord)>,
+    /// Where to look on; nothing where all have been looked at.
+    pub next: Option<(u64, RunId)>,
+}
+
 /// A run that is about to be opened.
 #[derive(Clone)]
 pub struct NewRun {
@@ -165,6 +178,7 @@ impl EngineState {
             report: None,
             ended_ms: 0,
         };
+        self.run_starts.insert((now.unix, id));
         self.runs.insert(id, record);
         Ok(())
     }
@@ -255,22 +269,31 @@ impl EngineState {
         self.runs.get(&id).cloned()
     }
 
-    /// The newest runs that are wanted, from below `before` on, at most `limit`. Looks at every run.
+    /// The newest runs that are wanted, from below `before` on, at most `limit`; and the last run
+    /// that was looked at, where the look ended before the oldest one. Looks at 1,024 runs at most.
     #[must_use]
     pub fn runs_page(
         &self,
         before: Option<(u64, RunId)>,
         limit: usize,
         wanted: impl Fn(RunId, &RunRecord) -> bool,
-    ) -> Vec<(RunId, RunRecord)> {
-        let fits = |id: RunId, run: &RunRecord| {
-            before.is_none_or(|before| (run.started_at, id) < before) && wanted(id, run)
+    ) -> RunsPage {
+        let below = match before {
+            Some(before) => Bound::Excluded(before),
+            None => Bound::Unbounded,
         };
-        let all = self.runs.iter().filter(|(id, run)| fits(**id, run));
-        let mut found: Vec<_> = all.map(|(id, run)| (run.started_at, *id)).collect();
-        found.sort_unstable_by(|one, other| other.cmp(one));
-        found.truncate(limit);
-        found.into_iter().filter_map(|(_, id)| Some((id, self.run(id)?))).collect()
+        let mut older = self.run_starts.range((Bound::Unbounded, below)).rev().copied();
+        let (mut found, mut last) = (Vec::new(), None);
+        for (started, id) in older.by_ref().take(RUNS_LOOKED_AT) {
+            last = Some((started, id));
+            if let Some(run) = self.runs.get(&id).filter(|run| wanted(id, run)) {
+                found.push((id, run.clone()));
+            }
+            if found.len() >= limit {
+                break;
+            }
+        }
+        RunsPage { found, next: last.filter(|_| older.next().is_some()) }
     }
 
     /// Every run that is remembered, the oldest first.

@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::config::EngineCfg;
 use crate::errors::EngineError;
 use crate::launch::Factory;
+use crate::mail::Letter;
 use crate::messages::{Intensity, RootMsg, SessionMsg};
 use crate::model::event::{Event, EventRecord};
 use crate::model::ids::{SessionId, TaskId};
@@ -108,7 +109,7 @@ impl Core {
     fn session_actor(
         self: &Arc<Self>,
         session: SessionId,
-    ) -> Result<ractor::ActorRef<SessionMsg>, EngineError> {
+    ) -> Result<ractor::ActorRef<Letter<SessionMsg>>, EngineError> {
         if let Some(actor) = self.lock_sessions().get(&session) {
             return Ok(actor.clone());
         }
@@ -235,7 +236,7 @@ impl ActorSystem {
         }
         let (reply, answered) = oneshot::channel();
         let actor = self.core.session_actor(session)?;
-        let _ = actor.cast(SessionMsg::Beat { access, reply });
+        let _ = actor.cast(self.core.mail.letter(SessionMsg::Beat { access, reply }));
         match answered.await {
             Ok(reply) => reply,
             Err(_) => {
@@ -269,7 +270,8 @@ impl ActorSystem {
         let stopped = || EngineError::Stopped("root supervisor".to_owned());
         let root = self.core.root().ok_or_else(stopped)?;
         let (reply, answered) = oneshot::channel();
-        let _ = root.cast(RootMsg::Supervise { name, factory, intensity, reply });
+        let wanted = RootMsg::Supervise { name, factory, intensity, reply };
+        let _ = root.cast(self.core.mail.letter(wanted));
         answered.await.map_err(|_| stopped())?
     }
 

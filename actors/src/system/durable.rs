@@ -177,7 +177,9 @@ impl ActorSystem {
         };
         match tokio::time::timeout(CLOSE_TIME, closing).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the journal did not close well"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = error.to_string(), "the journal did not close well")
+            }
             Err(_) => tracing::warn!("the journal is not closed yet"),
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::mail::Kind;
 use crate::messages::RootMsg;
 use crate::system::ActorSystem;
 
@@ -35,9 +36,53 @@ pub struct Supervision {
     pub attempts: usize,
     /// The spawners' actors, by name.
     pub spawners: Vec<SpawnerView>,
+    /// What waits to be handled.
+    pub mailboxes: Mailboxes,
+}
+
+/// Messages that actors did not take up yet, by the kind of actor; of one engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mailboxes {
+    /// Turns that wait for the state actor.
+    pub state: usize,
+    /// For sessions: heartbeats and what follows from them.
+    pub sessions: usize,
+    /// For waiters: callers to park, and changes to tell them.
+    pub waiters: usize,
+    /// For attempts: stops, clocks, ends.
+    pub attempts: usize,
+    /// For the root and the actors of supervised spawners.
+    pub supervisors: usize,
+}
+
+impl Mailboxes {
+    /// Each with the name of its kind.
+    #[must_use]
+    pub fn by_kind(&self) -> [(&'static str, usize); 5] {
+        [
+            ("state", self.state),
+            ("sessions", self.sessions),
+            ("waiters", self.waiters),
+            ("attempts", self.attempts),
+            ("supervisors", self.supervisors),
+        ]
+    }
 }
 
 impl ActorSystem {
+    /// What waits in mailboxes at the moment.
+    #[must_use]
+    pub fn mailboxes(&self) -> Mailboxes {
+        let lying = |kind| self.core.mail.lying(kind);
+        Mailboxes {
+            state: self.queued_turns(),
+            sessions: lying(Kind::Session),
+            waiters: lying(Kind::Waiter),
+            attempts: lying(Kind::Attempt),
+            supervisors: lying(Kind::Supervisor),
+        }
+    }
+
     /// The supervision tree as it stands. Dropping the future changes nothing.
     pub async fn supervision(&self) -> Supervision {
         let core = &self.core;
@@ -47,10 +92,12 @@ impl ActorSystem {
             sessions: core.lock_sessions().len(),
             attempts: core.attempts.len(),
             spawners: Vec::new(),
+            // Before the root is asked, whose mailbox is one of them.
+            mailboxes: self.mailboxes(),
         };
         let Some(root) = core.root() else { return view };
         let (reply, told) = oneshot::channel();
-        if root.cast(RootMsg::Inspect(reply)).is_ok()
+        if root.cast(core.mail.letter(RootMsg::Inspect(reply))).is_ok()
             && let Ok(spawners) = told.await
         {
             view.alive = true;

@@ -8,6 +8,7 @@ use ractor::{ActorCell, ActorRef, ActorRuntime, ActorStatus};
 
 use crate::commits::{Commits, Release};
 use crate::errors::EngineError;
+use crate::mail::Letter;
 use crate::messages::RootMsg;
 use crate::root::{self, Root};
 use crate::state::effect::Effect;
@@ -15,7 +16,7 @@ use crate::system::{Core, lock};
 
 #[derive(Default)]
 pub(super) struct TreeSlot {
-    pub(super) root: Option<ActorRef<RootMsg>>,
+    pub(super) root: Option<ActorRef<Letter<RootMsg>>>,
     /// Whether a tree was started and is not buried yet.
     pub(super) standing: bool,
     /// The host's actor that the tree is linked under.
@@ -36,8 +37,8 @@ impl Drop for TreeGuard {
 
 impl Core {
     /// The root of the running tree.
-    pub(crate) fn root(&self) -> Option<ActorRef<RootMsg>> {
-        let alive = |root: &ActorRef<RootMsg>| root.get_status() < ActorStatus::Stopping;
+    pub(crate) fn root(&self) -> Option<ActorRef<Letter<RootMsg>>> {
+        let alive = |root: &ActorRef<Letter<RootMsg>>| root.get_status() < ActorStatus::Stopping;
         lock(&self.tree).root.clone().filter(alive)
     }
 

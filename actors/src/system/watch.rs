@@ -15,6 +15,7 @@ use crate::attempt::{Answer, Run};
 use crate::desk::Place;
 use crate::errors::EngineError;
 use crate::launch::Launch;
+use crate::mail::{Letter, Mail};
 use crate::messages::{Change, Until, WaiterMsg};
 use crate::model::ids::TaskId;
 use crate::outgoing::Outgoing;
@@ -35,7 +36,8 @@ pub enum PollStart<T> {
 /// A caller that is parked. Dropping it tells the waiter.
 struct Parked {
     answer: oneshot::Receiver<Change>,
-    waiter: ActorRef<WaiterMsg>,
+    waiter: ActorRef<Letter<WaiterMsg>>,
+    mail: Arc<Mail>,
     ticket: u64,
     answered: bool,
 }
@@ -44,7 +46,7 @@ impl Drop for Parked {
     fn drop(&mut self) {
         if !self.answered {
             self.answer.close();
-            let _ = self.waiter.cast(WaiterMsg::Left(self.ticket));
+            let _ = self.waiter.cast(self.mail.letter(WaiterMsg::Left(self.ticket)));
         }
     }
 }
@@ -79,7 +81,7 @@ impl Links {
         let (reply, answer) = oneshot::channel();
         let park = WaiterMsg::Park { watch, ticket, until, reply };
         self.out.push(Outgoing::ToWaiter(waiter.clone(), park));
-        Some(Parked { answer, waiter, ticket, answered: false })
+        Some(Parked { answer, waiter, mail: core.mail.clone(), ticket, answered: false })
     }
 }
 

@@ -1,6 +1,6 @@
 // Checks tokens.json against a second implementation of the token encoding and of BLAKE3.
 //
-// Run by hand whenever the file changes; no build and no test calls it:
+// `.ci/vectors` runs it; by hand:
 //   npm install --no-save @noble/hashes && node crosscheck.mjs
 // It shares no code with the engine.
 import { readFileSync } from "node:fs";

@@ -103,6 +103,17 @@ fn slips_are_warned_about() {
 }
 
 #[test]
+fn a_layer_that_the_host_does_not_have_is_warned_about() {
+    let mut value = document(json!([]), &[]);
+    value["spawner_hints"] = json!({"layers": ["audit", "sink"]});
+    let blueprint = serde_json::from_value(value).unwrap();
+    let known = Known { layers: Some(["audit".to_owned()].into()), ..Known::default() };
+    let layer = "sink".to_owned();
+    assert_eq!(check(&blueprint, &known), Ok(vec![Warning::UnknownLayer { layer }]));
+    assert_eq!(check(&blueprint, &Known::default()), Ok(vec![]), "nobody said what there is");
+}
+
+#[test]
 fn an_extern_that_nobody_registered_is_a_fault() {
     let mut value = document(json!([]), &[]);
     value["flow"] = json!({"kind": "let", "at": "$.x",

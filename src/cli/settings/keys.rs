@@ -179,6 +179,11 @@ const SERVER: &[Key] = &[
         "Longest that a connection may take to say the head of a request.",
         server.header_time
     ),
+    secs!(
+        "server.deaf_secs",
+        "Longest that a peer may take nothing of what is sent to it; 0 leaves it to the system.",
+        server.deaf_time
+    ),
     number!(
         "server.failures",
         "Bearers in a row that may be none, for one caller.",

@@ -35,7 +35,7 @@ impl Sending {
         // It waits for its own thread.
         let ended = tokio::task::spawn_blocking(move || provider.shutdown()).await;
         if let Ok(Err(error)) = ended {
-            tracing::warn!(%error, "the last spans were not sent");
+            tracing::warn!(error = error.to_string(), "the last spans were not sent");
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ctx::Ctx;
 use crate::engine::Engine;
+use crate::middleware::DATA_SINK_ENDPOINT;
 use crate::operator::{Operator, SeniorBridge, SpawnHook, WorkerBinding, WorkerResult};
 use crate::server::leases::Leases;
 use crate::server::link::frames::{Kind, Reply};
@@ -77,6 +78,9 @@ impl Faces {
         fields.insert("worker_handle".to_owned(), handle.text.clone().into());
         if let Some(worker) = worker {
             fields.insert("worker".to_owned(), json!(worker));
+        }
+        if let Some(sink) = ctx.meta.runtime.get(DATA_SINK_ENDPOINT) {
+            fields.insert(DATA_SINK_ENDPOINT.to_owned(), sink.clone());
         }
         fields.insert("directive".to_owned(), directive(ctx, worker).into());
         let told = self.once(link, Kind::Spawn, task, fields).await;

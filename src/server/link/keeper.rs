@@ -78,7 +78,11 @@ fn id_of(link: &Link, ended: Result<(Id, ()), JoinError>) -> Id {
     match ended {
         Ok((id, ())) => id,
         Err(error) => {
-            tracing::error!(sid = link.sid, %error, "a socket's task did not end by itself");
+            tracing::error!(
+                sid = link.sid,
+                error = error.to_string(),
+                "a socket's task did not end by itself"
+            );
             error.id()
         }
     }

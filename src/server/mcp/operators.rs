@@ -179,6 +179,9 @@ struct Request {
     /// Of a spawn: a bearer for the worker's routes over HTTP, where the work is done there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     worker_handle: Option<String>,
+    /// Of a spawn: where large outputs go, with that bearer, where the program lists the layer `sink`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data_sink_endpoint: Option<String>,
     /// Of an ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     question: Option<Value>,
@@ -285,6 +288,6 @@ struct Left {
 async fn leave(call: Call, leave: Leave) -> Result<Reply<Left>, Problem> {
     let link = link(&call, &leave.sid, leave.token.as_deref())?;
     let unanswered = link.standing().unanswered;
-    let left = leave.confirm && call.app.links.log_out(&call.app.engine, &leave.sid);
+    let left = leave.confirm && call.app.links.log_out(&call.app.engine, &leave.sid).await;
     Ok(Reply::Done(Left { sid: leave.sid, left, unanswered }))
 }

@@ -152,7 +152,10 @@ fn next(code: &str) -> Option<&'static str> {
         "run_not_found" => "call list_runs for the runs that there are",
         "task_not_found" => "call run_status of its run for the tasks that there are",
         "question_not_found" => "call list_questions: it may have been answered by somebody else",
-        "blueprint_not_found" => "pass the document itself as `blueprint`",
+        "blueprint_not_found" => {
+            "call list_blueprints for those that are kept, or pass the document itself as `blueprint`"
+        }
+        "blueprint_archived" => "take it back first with unarchive_blueprint",
         "invalid_transition" | "run_state" => {
             "look at it again with run_status or list_questions: it has moved on"
         }

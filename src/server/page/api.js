@@ -1,6 +1,7 @@
 // The routes, as this page asks them. It keeps nothing.
 
 import { learnClock } from "./dom.js";
+import { forget, proof } from "./key.js";
 
 /** Items in one page of a list. */
 const PAGE = 500;
@@ -16,9 +17,10 @@ export class Refusal extends Error {
 }
 
 async function ask(path, init = {}) {
+  const headers = { ...init.headers, ...proof() };
   let response;
   try {
-    response = await fetch(path, { credentials: "same-origin", cache: "no-store", ...init });
+    response = await fetch(path, { credentials: "same-origin", cache: "no-store", ...init, headers });
   } catch {
     throw new Refusal(0, { detail: "the server cannot be reached" });
   }
@@ -34,12 +36,11 @@ export const get = async (path) => (await ask(path)).json();
 
 export const getText = async (path) => (await ask(path)).text();
 
-/** Asks for a change; the header tells the server that it is this page that asks. */
+/** Asks for a change. */
 export function post(path, value) {
-  const headers = { "X-Adjutant": "1" };
-  const init = { method: "POST", headers };
+  const init = { method: "POST" };
   if (value !== undefined) {
-    headers["Content-Type"] = "application/json";
+    init.headers = { "Content-Type": "application/json" };
     init.body = JSON.stringify(value);
   }
   return ask(path, init);
@@ -71,4 +72,8 @@ export const answer = (key, value) => post(`/v1/questions/${quoted(key)}/answer`
 export const cancelTask = (id) => post(`/v1/tasks/${quoted(id)}/cancel`);
 export const cancelRun = (id) => post(`/v1/runs/${quoted(id)}/cancel`);
 export const retry = (id) => post(`/v1/tasks/${quoted(id)}/retry`);
-export const leave = () => post("/leave");
+
+export async function leave() {
+  await post("/leave");
+  forget();
+}

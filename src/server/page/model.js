@@ -111,7 +111,7 @@ function debounced(least, read) {
 }
 
 function failed(problem) {
-  if (problem.status === 401) state.link = "out";
+  if (problem.status === 401 || problem.code === "not_from_page") state.link = "out";
   else if (problem.status === 0) state.link = state.link === "live" ? "lost" : state.link;
   state.problem = problem.status === 0 ? null : problem.message;
 }

@@ -1,9 +1,10 @@
 // The event stream, followed by number: a cut goes on after the last event that was seen.
 //
-// It is read by fetch rather than EventSource, which hides the server's heartbeat and the status of
-// a refusal: a connection that died silently would look like an engine without events.
+// It is read by fetch rather than EventSource, which sends no key and hides the server's heartbeat and
+// the status of a refusal: a connection that died silently would look like an engine without events.
 
 import { learnClock } from "./dom.js";
+import { proof } from "./key.js";
 
 /** Without a byte for so long the connection is taken for dead; the server's beat is 15 s. */
 const SILENT = 40_000;
@@ -42,7 +43,7 @@ async function once(last, on, seen) {
   const abort = new AbortController();
   let timer = setTimeout(() => abort.abort(), SILENT);
   try {
-    const headers = last === null ? {} : { "Last-Event-ID": String(last) };
+    const headers = last === null ? proof() : { ...proof(), "Last-Event-ID": String(last) };
     const response = await fetch("/v1/events?bodies=true", { headers, signal: abort.signal, cache: "no-store" });
     if (!response.ok) return response.status;
     learnClock(response.headers.get("date"));

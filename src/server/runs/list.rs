@@ -7,6 +7,12 @@ use adjutant_actors::state::runs::{RunRecord, RunStatus};
 use crate::server::problem::Problem;
 use crate::server::runs::{RunView, Runs, Standing};
 
+/// Looks that one page takes at most: what no run fits is told before it takes long.
+const LOOKS: usize = 16;
+
+/// Runs that one look fetches at least.
+const FETCHED: usize = 64;
+
 /// Which runs are wanted. Times are milliseconds since 1970.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RunFilter {
@@ -39,32 +45,49 @@ impl RunFilter {
 
 impl Runs {
     /// A page of runs, the newest first, without their reports and tasks; and where the next page
-    /// begins, if there may be one.
+    /// begins, if there may be one. Where few runs fit, a page may be short or empty and go on.
     pub(crate) async fn list(
         &self,
         filter: RunFilter,
     ) -> Result<(Vec<RunView>, Option<(u64, RunId)>), Problem> {
         let limit = filter.limit.max(1);
         let (mut shown, mut after) = (Vec::new(), filter.after);
-        loop {
-            let (wanted, want) = (filter.clone(), limit - shown.len());
+        for _ in 0..LOOKS {
+            let wanted = filter.clone();
             let look = move |state: &mut adjutant_actors::state::EngineState| {
-                state.runs_page(after, want, |_, run| wanted.fits(run))
+                state.runs_page(after, limit.max(FETCHED), |_, run| wanted.fits(run))
             };
             let page = self.engine.with_state("list_runs", look).await?;
-            let full = page.len() >= want;
-            for (id, record) in page {
-                after = Some((record.started_at, id));
-                let status = self.standing(id, &record).await?;
-                let wanted = filter.status.as_ref().is_none_or(|wanted| wanted.contains(&status));
-                if wanted && self.has_agent(id, &filter).await? {
-                    shown.push(RunView::of(id, &record, status));
+            let mut found = page.found.into_iter().peekable();
+            while let Some((id, record)) = found.next() {
+                let mark = (record.started_at, id);
+                if let Some(view) = self.wanted(id, &record, &filter).await? {
+                    shown.push(view);
+                }
+                if shown.len() >= limit {
+                    let next = if found.peek().is_some() { Some(mark) } else { page.next };
+                    return Ok((shown, next));
                 }
             }
-            if !full || shown.len() >= limit {
-                return Ok((shown, after.filter(|_| full)));
+            after = page.next;
+            if after.is_none() {
+                break;
             }
         }
+        Ok((shown, after))
+    }
+
+    /// A run as a list shows it, where what its record alone does not tell fits too.
+    async fn wanted(
+        &self,
+        id: RunId,
+        record: &RunRecord,
+        filter: &RunFilter,
+    ) -> Result<Option<RunView>, Problem> {
+        let status = self.standing(id, record).await?;
+        let fits = filter.status.as_ref().is_none_or(|wanted| wanted.contains(&status));
+        let fits = fits && self.has_agent(id, filter).await?;
+        Ok(fits.then(|| RunView::of(id, record, status)))
     }
 
     async fn has_agent(&self, id: RunId, filter: &RunFilter) -> Result<bool, EngineError> {

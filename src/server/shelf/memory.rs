@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use adjutant_actors::journal::JournalError;
 
 use crate::server::shelf::{
-    BLUEPRINTS_MAX, BlueprintVersion, ClaimedRun, DataKey, DataRecord, KEYS_MAX, Put, Shelf,
-    VERSIONS_MAX,
+    BLUEPRINTS_MAX, BlueprintVersion, ClaimedRun, DataKey, DataRecord, KEYS_MAX, KeptLogin, Put,
+    Shelf, VERSIONS_MAX,
 };
 
 /// A shelf that ends with the process.
@@ -31,6 +31,8 @@ struct Inner {
     blueprints: BTreeMap<String, (Vec<BlueprintVersion>, bool)>,
     data: Vec<DataRecord>,
     last: i64,
+    logins: BTreeMap<String, KeptLogin>,
+    generation: u64,
 }
 
 impl MemoryShelf {
@@ -45,24 +47,21 @@ fn bare(version: &BlueprintVersion, archived: bool) -> BlueprintVersion {
 }
 
 impl Shelf for MemoryShelf {
-    fn claim_run(
-        &self,
-        key: &str,
-        fresh: &ClaimedRun,
-        _now: u64,
-    ) -> Result<ClaimedRun, JournalError> {
+    fn claimed_run(&self, key: &str) -> Result<Option<ClaimedRun>, JournalError> {
+        Ok(self.lock().keys.get(key).cloned())
+    }
+
+    fn claim_run(&self, key: &str, run: &ClaimedRun, _now: u64) -> Result<(), JournalError> {
         let mut inner = self.lock();
-        if let Some(held) = inner.keys.get(key) {
-            return Ok(held.clone());
+        if inner.keys.insert(key.to_owned(), run.clone()).is_none() {
+            inner.order.push_back(key.to_owned());
         }
-        inner.keys.insert(key.to_owned(), fresh.clone());
-        inner.order.push_back(key.to_owned());
         while inner.order.len() > KEYS_MAX {
             if let Some(oldest) = inner.order.pop_front() {
                 inner.keys.remove(&oldest);
             }
         }
-        Ok(fresh.clone())
+        Ok(())
     }
 
     fn put_blueprint(&self, version: &BlueprintVersion) -> Result<Put, JournalError> {
@@ -123,6 +122,21 @@ impl Shelf for MemoryShelf {
         let mut inner = self.lock();
         let found = inner.blueprints.get_mut(id).map(|(_, own)| *own = archived);
         Ok(found.is_some())
+    }
+
+    fn keep_logins(&self, kept: &[KeptLogin], gone: &[String]) -> Result<(), JournalError> {
+        let mut inner = self.lock();
+        for login in kept {
+            inner.generation = inner.generation.max(login.generation);
+            inner.logins.insert(login.sid.clone(), login.clone());
+        }
+        inner.logins.retain(|sid, _| !gone.contains(sid));
+        Ok(())
+    }
+
+    fn logins(&self) -> Result<(Vec<KeptLogin>, u64), JournalError> {
+        let inner = self.lock();
+        Ok((inner.logins.values().cloned().collect(), inner.generation))
     }
 
     fn data_folder(&self) -> Option<PathBuf> {

@@ -22,6 +22,7 @@ use super::run::{ChildFault, ChildReport, run_child, run_remembered};
 use super::spec::{ChildCommand, ChildLimits, ChildSpec, Credentials};
 use crate::ctx::{Ctx, WORKER_HANDLE};
 use crate::engine::Engine;
+use crate::middleware::DATA_SINK_ENDPOINT;
 use crate::spawner::task_worker::TaskWorker;
 use crate::spawner::{EngineSink, OutputSink, SpawnError, SpawnerAdapter};
 
@@ -163,6 +164,9 @@ impl SpawnerAdapter for ProcessSpawner {
             .map_err(|error| SpawnError::Internal(format!("pull the prompt: {error}")))?;
         let mut spec = self.spec.clone();
         spec.for_attempt(&task_id, attempt, &ctx.agent);
+        if let Some(sink) = ctx.meta.runtime.get(DATA_SINK_ENDPOINT).and_then(Value::as_str) {
+            spec.set_var("ADJUTANT_DATA_SINK", sink);
+        }
         let handle = ctx.meta.runtime.get(WORKER_HANDLE).and_then(Value::as_str);
         spec.credentials =
             Some(Credentials::new(&token.encode(), handle.unwrap_or_default(), &task_id));

@@ -54,7 +54,7 @@ pub(super) async fn feed(mut pipe: ChildStdin, input: Option<Vec<u8>>, signals: 
     let Some(input) = input else { return };
     let written = async {
         if let Err(error) = pipe.write_all(&input).await {
-            tracing::debug!(%error, "a child did not read all of its input");
+            tracing::debug!(error = error.to_string(), "a child did not read all of its input");
         }
     };
     tokio::select! {

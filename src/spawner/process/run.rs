@@ -14,6 +14,7 @@ use adjutant_actors::model::group::ProcessGroup;
 use adjutant_actors::model::output::OutputEvent;
 use futures::future::{MaybeDone, join3, maybe_done};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -155,7 +156,7 @@ pub async fn run_child(
     events: mpsc::Sender<OutputEvent>,
     cancel: CancellationToken,
 ) -> Result<ChildReport, ChildError> {
-    let child = ChildGroup::spawn(spec)?;
+    let (child, _) = started(spec, |_| None).await?;
     run_spawned(child, spec, input, limits, events, cancel).await
 }
 
@@ -168,16 +169,37 @@ pub(super) async fn run_remembered<F: Future<Output = Result<(), String>>>(
     cancel: CancellationToken,
     remember: impl FnOnce(ProcessGroup) -> F,
 ) -> Result<ChildReport, ChildError> {
-    let child = ChildGroup::spawn(spec)?;
-    if let Some(group) = child.0.hold() {
+    let (child, held) = started(spec, ChildGroup::hold).await?;
+    if let Some(group) = held {
         remember(group).await.map_err(ChildError::Forgotten)?;
         child.0.go_on();
     }
     run_spawned(child, spec, input, limits, events, cancel).await
 }
 
+type Child = (ChildGroup, ChildPipes);
+
+/// Starts a child and does `then` at once, away from the runtime's workers: handing credentials
+/// over takes a fork, which copies the page tables of this process, however many they are.
+async fn started(
+    spec: &ChildSpec,
+    then: fn(&ChildGroup) -> Option<ProcessGroup>,
+) -> Result<(Child, Option<ProcessGroup>), ChildError> {
+    let own = spec.clone();
+    // Where nobody waits any more, the child is dropped on that thread, which kills its group.
+    let start = spawn_blocking(move || {
+        let child = ChildGroup::spawn(&own)?;
+        let done = then(&child.0);
+        Ok((child, done))
+    });
+    start.await.unwrap_or_else(|error| {
+        let program = spec.command.executable();
+        Err(ChildError::Spawn { program, source: io::Error::other(error) })
+    })
+}
+
 async fn run_spawned(
-    (mut group, pipes): (ChildGroup, ChildPipes),
+    (mut group, pipes): Child,
     spec: &ChildSpec,
     input: Option<Vec<u8>>,
     limits: &ChildLimits,

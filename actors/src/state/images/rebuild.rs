@@ -164,6 +164,17 @@ impl Rebuild {
         if task.live && !(may_live && task.attempt > 0) {
             return Some("its status and its live attempt do not agree");
         }
+        // A parent may be forgotten; one that is there is a level above, so none is in a circle.
+        let above = task.parent.and_then(|parent| self.tasks.get(&parent));
+        let fits = above.is_none_or(|above| {
+            above.depth.checked_add(1) == Some(task.depth) && above.root == task.root
+        });
+        if !fits || (task.parent.is_none() && task.root != id) {
+            return Some("its place below its parent does not fit");
+        }
+        if task.attempt == u32::MAX || task.revision == u64::MAX {
+            return Some("its counters are at their end");
+        }
         None
     }
 
@@ -244,7 +255,7 @@ fn newest_run(events: Vec<EventRecord>, last: u64, max: usize) -> VecDeque<Arc<E
     let mut run = VecDeque::new();
     let mut next = last;
     for record in events.into_iter().rev() {
-        if record.seq != next || run.len() == max {
+        if record.seq != next || next == 0 || run.len() == max {
             break;
         }
         next -= 1;

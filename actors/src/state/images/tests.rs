@@ -22,6 +22,7 @@ use crate::state::sessions::NewSession;
 use crate::state::tasks::NewTask;
 use crate::state::{EngineState, Rules};
 
+mod hostile;
 mod keys;
 
 type Rows = BTreeMap<(TableName, String), Vec<u8>>;

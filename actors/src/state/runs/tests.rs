@@ -126,3 +126,40 @@ fn a_run_comes_back_as_it_was() {
     assert_eq!(back.run(RUN).unwrap().resumed, 1);
     assert_eq!(back.kept_steps(RUN, None, 9)[0].told.as_deref(), Some(&json!({"end": "timeout"})));
 }
+
+#[test]
+fn pages_of_runs_go_from_the_newest_to_the_oldest_and_say_where_to_look_on() {
+    let mut state = opened();
+    let first = state.run(RUN).unwrap();
+    for number in 2..=3_000u128 {
+        let now = Now { unix: 1_000 + number as u64 / 2, ms: 10 };
+        let new = NewRun {
+            name: first.name.clone(),
+            document: Arc::new(Value::Null),
+            document_hash: "aa".into(),
+            input: Arc::new(Value::Null),
+            input_hash: "bb".into(),
+            settings: Arc::new(Value::Null),
+            sessions: Vec::new(),
+        };
+        state.open_run(RunId::from_bits(number), new, now).unwrap();
+    }
+    end_turn(&mut state);
+    let ids = |page: &RunsPage| page.found.iter().map(|(id, _)| id.bits()).collect::<Vec<_>>();
+    let page = state.runs_page(None, 3, |id, _| id.bits() % 2 == 1);
+    assert_eq!(ids(&page), [2_999, 2_997, 2_995]);
+    let page = state.runs_page(page.next, 2, |id, _| id.bits() % 2 == 1);
+    assert_eq!(ids(&page), [2_993, 2_991]);
+
+    let (mut looks, mut at, mut found) = (0, None, Vec::new());
+    loop {
+        let page = state.runs_page(at, 10, |id, _| id == RUN);
+        found.extend(ids(&page));
+        (looks, at) = (looks + 1, page.next);
+        if at.is_none() {
+            break;
+        }
+    }
+    assert_eq!((looks, found), (3, vec![1]), "no look goes through more than its share");
+    assert_eq!(reloaded(&state).runs_page(None, 1, |_, _| true).found.len(), 1);
+}

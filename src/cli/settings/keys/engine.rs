@@ -39,6 +39,16 @@ pub(super) const LIMITS: &[Key] = &[
     number!("limits.resources", "Named resources.", engine.limits.resources),
     number!("limits.open_runs", "Open runs.", engine.limits.open_runs),
     number!("limits.live_runs", "Runs that are carried on at a time.", server.runs),
+    number!(
+        "limits.waiting_dispatches",
+        "Dispatches of single tasks that wait for their agent.",
+        server.dispatches
+    ),
+    number!(
+        "limits.dispatch_bytes",
+        "Bytes of the documents and prompts that these keep.",
+        server.dispatch_bytes
+    ),
     number!("limits.event_tail", "Events kept in memory.", engine.limits.event_tail),
     number!(
         "limits.broadcast_capacity",

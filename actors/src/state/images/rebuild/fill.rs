@@ -1,5 +1,6 @@
 //! Fills the tables of an empty state from rows that fit together, and rebuilds what follows.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -98,7 +99,16 @@ impl EngineState {
     /// be decided.
     fn fill_attempts(&mut self, rows: &mut Rebuild, set_aside: &mut Vec<SetAside>) {
         let images = std::mem::take(&mut rows.attempts);
-        for (place, image) in images {
+        let mut bound = tokens_by_attempt(rows);
+        for (place, mut image) in images {
+            // What ends with an attempt are the tokens that are bound to it, whatever its row says.
+            image.tokens.retain(|token| {
+                rows.tokens.get(token).is_none_or(|record| place_of(record) == Some(place))
+            });
+            let unnamed = bound.remove(&place).unwrap_or_default();
+            let unnamed = unnamed.into_iter().filter(|token| !image.tokens.contains(token));
+            let unnamed: Vec<_> = unnamed.collect();
+            image.tokens.extend(unnamed);
             let texts = rows.texts.remove(&place).unwrap_or_default();
             self.attempts.insert(place, attempt_record(image, texts));
         }
@@ -113,10 +123,7 @@ impl EngineState {
                 continue;
             }
             let Some(handle) = lost_handle(task, attempt) else { continue };
-            let bound = rows.tokens.iter().filter(|(_, token)| {
-                token.task_id == Some(task) && token.attempt == Some(attempt) && !token.revoked
-            });
-            let tokens = bound.map(|(fingerprint, _)| *fingerprint).collect();
+            let tokens = bound.remove(&place).unwrap_or_default();
             let texts = rows.texts.remove(&place).unwrap_or_default();
             let image = AttemptImage { tokens, handle, output_bytes: 0, notes: None };
             self.attempts.insert(place, attempt_record(image, texts));
@@ -130,7 +137,7 @@ impl EngineState {
         for (place, output) in self.outputs.iter() {
             let (task, attempt, at) = *place;
             let Some(record) = self.attempts.get_mut(&(task, attempt)) else { continue };
-            record.outputs = record.outputs.max(at + 1);
+            record.outputs = record.outputs.max(at.saturating_add(1));
             if matches!(&**output, OutputRecord::Final { .. }) {
                 record.last_final = record.last_final.max(Some(at));
             }
@@ -196,13 +203,15 @@ impl EngineState {
             }
             if let Some(attempt) = live
                 && let Some(record) = self.attempts.get(&(id, attempt))
-                && let Some(own) = record.tokens.first().copied()
             {
+                let of_it = |token: &&TokenFingerprint| {
+                    let record = self.tokens.get(*token);
+                    record.is_some_and(|record| place_of(record) == Some((id, attempt)))
+                };
+                // Where the record names none of its own, the handle opens nothing.
+                let own = record.tokens.iter().find(of_it).copied();
+                let own = own.unwrap_or_else(|| TokenFingerprint::of_nonce(""));
                 self.handles.insert(record.handle, own);
-            } else if let Some(attempt) = live
-                && let Some(record) = self.attempts.get(&(id, attempt))
-            {
-                self.handles.insert(record.handle, TokenFingerprint::of_nonce(""));
             }
         }
     }
@@ -212,6 +221,7 @@ impl EngineState {
             if run.status != RunStatus::Open {
                 self.ended_runs.insert((run.ended_ms, id));
             }
+            self.run_starts.insert((run.started_at, id));
             self.runs.insert(id, run);
         }
         self.runs.commit();
@@ -253,6 +263,22 @@ impl EngineState {
             }
         }
     }
+}
+
+/// The attempt that a token is bound to.
+fn place_of(token: &CapTokenRecord) -> Option<(TaskId, u32)> {
+    token.task_id.zip(token.attempt)
+}
+
+/// The tokens that are not revoked, by the attempt that they are bound to.
+fn tokens_by_attempt(rows: &Rebuild) -> HashMap<(TaskId, u32), Vec<TokenFingerprint>> {
+    let mut bound: HashMap<_, Vec<_>> = HashMap::new();
+    for (fingerprint, token) in rows.tokens.iter().filter(|(_, token)| !token.revoked) {
+        if let Some(place) = place_of(token) {
+            bound.entry(place).or_default().push(*fingerprint);
+        }
+    }
+    bound
 }
 
 fn attempt_record(image: AttemptImage, texts: TextImage) -> AttemptRecord {
