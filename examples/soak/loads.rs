@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use adjutant::{
     Delivery, EngineError, Intensity, Role, SpawnerAdapter, Supervised, TaskId, TaskSpec,
+    TaskStatus,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -159,7 +160,15 @@ impl Load {
         const AGENTS: [&str; 4] = ["pass", "slow", "talk", "hang"];
         let agent = self.draw.one_of(&AGENTS).copied().unwrap_or("pass");
         let wait = self.draw.micros(3_000);
-        let _ = timeout(wait, self.dispatch(agent, functions)).await;
+        let task = self.task(agent).await?;
+        let (engine, operator) = (&self.soak.engine, &self.soak.operator);
+        let dispatch = engine.dispatch_attempt_with(operator, &task, functions);
+        if timeout(wait, dispatch).await.is_err()
+            && engine.read_task_state(operator, &task).await?.status == TaskStatus::Pending
+        {
+            // Its turn never came: nobody would end it, and it would be remembered for ever.
+            engine.cancel_task(operator, &task).await?;
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod api;
 mod blueprints;
 mod child;
 mod contract;
+mod curl;
 mod data;
 mod deaf;
 mod desk;
