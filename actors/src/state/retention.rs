@@ -56,18 +56,18 @@ impl EngineState {
     }
 
     /// Forgets a settled task with all it owns, as far as the budget goes; the task itself last. A
-    /// task waits at the end of the line while sub-tasks of it are remembered: through it these are
-    /// reached by a cancel, and by the workers above.
+    /// task waits while sub-tasks of it are remembered: through it these are reached by a cancel,
+    /// and by the workers above.
     fn forget_task(&mut self, id: TaskId, now: Now, budget: &mut usize) {
         let Some(record) = self.tasks.get(&id) else { return };
         let (since, attempts) = (record.settled_ms, record.attempt);
         let (parent, session, key) = (record.parent, record.session, record.key.clone());
         let step = record.step.clone();
-        if record.tree_live > 0 || record.children > 0 {
+        if let Some(next) = self.stays_until(id, now) {
             self.settled.remove(&(since, id));
-            self.settled.insert((now.ms, id));
+            self.settled.insert((next, id));
             if let Some(record) = self.tasks.get_mut(&id) {
-                record.settled_ms = now.ms;
+                record.settled_ms = next;
             }
             *budget = budget.saturating_sub(1);
             return;
@@ -102,6 +102,23 @@ impl EngineState {
         self.settled.remove(&(since, id));
         self.tasks.remove(&id);
         *budget = budget.saturating_sub(1);
+    }
+
+    /// Where in the line a task is looked at again, if it may not be forgotten now: behind a
+    /// sub-task that waits there too, else at the end.
+    fn stays_until(&self, id: TaskId, now: Now) -> Option<u64> {
+        let record = self.tasks.get(&id)?;
+        let (first, last) = (TaskId::from_bits(0), TaskId::from_bits(u128::MAX));
+        let Some((_, child)) = self.children.range((id, first)..=(id, last)).next().copied() else {
+            return (record.tree_live > 0).then_some(now.ms);
+        };
+        let waits = self.tasks.get(&child).filter(|child| child.status.is_settled());
+        Some(match waits {
+            Some(waits) if !self.is_pinned(child) => {
+                waits.settled_ms.max(record.settled_ms).saturating_add(1)
+            }
+            _ => now.ms,
+        })
     }
 
     /// Forgets an attempt's outputs, newest first, then the attempt. Returns whether it is gone.

@@ -212,6 +212,12 @@ async fn end(
 ) -> Option<Vec<TaskState>> {
     let host = |call: Call| system.transact("end", shared.turn(call));
     let _ = host(Call::Pause { who: Who::Host, on: false }).await;
+    // Whatever ends by itself has ended after this; the rest hangs, each under its supervisor.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    if let Ok(live) = system.with_state("live", |state| state.live_attempts()).await {
+        let workers = shared.known(|known| known.workers);
+        assert_eq!(live.len(), workers, "live attempts {live:?} and workers");
+    }
     // An actor that was ended at its hop may take a call with it, so each is made again.
     for _ in 0..20 {
         let open = system.with_state("open", |state| state.unsettled_tasks()).await;
@@ -280,9 +286,29 @@ fn replay(outcome: &Outcome) -> Result<(), String> {
     }
 }
 
+/// What has to be met in the traces of many seeds, or they prove nothing.
+const MET: [&str; 13] = [
+    "hop state Panic",
+    "hop waiter Panic",
+    "hop attempt Panic",
+    "end of actor",
+    "the attempt's supervisor died",
+    "the actor tree ended",
+    "disk fails",
+    "the spawner's own panic",
+    "end: TimedOut",
+    "SpawnHang",
+    "Stubborn",
+    "known before",
+    "Ok(Paused)",
+];
+
 /// Runs a seed twice and on the oracle.
-fn check(plan: Plan) -> Result<usize, (String, Vec<String>)> {
+fn check(plan: Plan, met: &mut [usize; MET.len()]) -> Result<usize, (String, Vec<String>)> {
     let (first, second) = (run(plan)?, run(plan)?);
+    for (count, what) in met.iter_mut().zip(MET) {
+        *count += first.trace.iter().filter(|line| line.contains(what)).count();
+    }
     // A root that ends, also by a failed journal, stops what is below it in the order of a random
     // hash of the substrate's, so such runs may differ from there on; all else holds for both.
     let same = |one: &Outcome| replay(one).map_err(|why| (why, one.trace.clone()));
@@ -312,7 +338,7 @@ fn report(seed: u64, size: Size, failure: (String, Vec<String>)) -> ! {
         for steps in [1, 2, 3, 5, 8, 12, 18, size.steps] {
             let smaller = Size { clients, steps };
             if clients * steps < found.0.clients * found.0.steps
-                && let Err(failure) = check(Plan::of(seed, smaller))
+                && let Err(failure) = check(Plan::of(seed, smaller), &mut [0; MET.len()])
             {
                 found = (smaller, failure);
             }
@@ -335,12 +361,15 @@ fn every_seed_leaves_the_same_trace_twice_agrees_with_the_oracle_and_comes_to_re
     let size = Size { clients: 4, steps: 25 };
     let one = std::env::var("ADJUTANT_SIM_SEED").ok().map(|seed| seed.parse().unwrap());
     let seeds = one.map_or(0..number("ADJUTANT_SIM_SEEDS", 300), |seed| seed..seed + 1);
-    let mut turns = 0;
+    let (mut turns, mut met) = (0, [0; MET.len()]);
     for seed in seeds.clone() {
-        match check(Plan::of(seed, size)) {
+        match check(Plan::of(seed, size), &mut met) {
             Ok(count) => turns += count,
             Err(failure) => report(seed, size, failure),
         }
     }
-    println!("{} seeds, {turns} turns, each twice", seeds.count());
+    let seeds = seeds.count();
+    let met: Vec<_> = MET.iter().zip(met).collect();
+    println!("{seeds} seeds, {turns} turns, each twice; met: {met:?}");
+    assert!(seeds < 300 || met.iter().all(|(_, count)| *count > 0), "never met: {met:?}");
 }

@@ -65,8 +65,11 @@ impl Oracle {
     /// below it are remembered.
     fn forget(&mut self, id: TaskId, budget: &mut usize) {
         let now = self.now.ms;
-        if !self.below(id).is_empty() {
-            self.tasks.get_mut(&id).unwrap().settled = now;
+        if let Some(child) = self.below(id).first() {
+            let (own, below) = (&self.tasks[&id], &self.tasks[child]);
+            let waits = below.status.is_settled() && !self.is_pinned(*child);
+            let next = if waits { own.settled.max(below.settled) + 1 } else { now };
+            self.tasks.get_mut(&id).unwrap().settled = next;
             *budget -= 1;
             return;
         }
