@@ -121,8 +121,7 @@ pub struct Limits {
 pub struct Retention {
     /// Settled tasks that are remembered; the oldest go first.
     pub settled_tasks: u64,
-    /// Longest that a settled task is remembered; one with sub-tasks is let go after these, up to as
-    /// much later for each level of them.
+    /// Longest that a settled task is remembered; one with sub-tasks is let go right after these.
     pub settled_age: Duration,
     /// Longest that a detached session is remembered, once its token is expired or revoked.
     pub session_age: Duration,
