@@ -141,7 +141,7 @@ async fn the_oldest_goes_first_but_not_what_an_unsettled_task_may_need() {
     assert_eq!(desk.get(&path, &desk.admin).await.text().await.unwrap(), "0123456789");
     let told = emit(&desk, "/v1/data/r", &desk.admin, vec![1; 25]).await;
     let told = problem(told, 429, "data_full").await;
-    assert_eq!(told["setting"], "data");
+    assert_eq!(told["setting"], "data.bytes");
     emit(&desk, "/v1/worker/submit", &attempt.given.handle, "done").await;
     attempt.end().await;
     id(emit(&desk, "/v1/data/r", &desk.admin, vec![1; 25]).await).await;
