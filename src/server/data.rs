@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::engine::Engine;
-use crate::server::problem::{Problem, Setting};
+use crate::server::problem::{Problem, Setting, shown};
 use crate::server::shelf::{DataKey, DataRecord, Shelf};
 use crate::server::{ServerCfg, on_shelf};
 use file::Folder;
@@ -216,7 +216,8 @@ impl Data {
         let found =
             on_shelf(self.shelf(), move |shelf| shelf.find_data(&key, scope.as_deref(), 1)).await?;
         found.into_iter().next().ok_or_else(|| {
-            Problem::new(StatusCode::NOT_FOUND, "data_not_found", "no such body is kept")
+            let detail = format!("no body {} is kept", shown(text));
+            Problem::new(StatusCode::NOT_FOUND, "data_not_found", detail)
         })
     }
 }

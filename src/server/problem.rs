@@ -1,7 +1,7 @@
 //! What a refused request is told: RFC 9457 problem documents with a stable `code`.
 //!
 //! It maps and never decides. A caller's mistake is never a 500, and no text holds a secret: the
-//! engine's errors hold none, and nothing of a request's headers is repeated.
+//! engine's errors hold none, and of a request's headers Host and Origin alone are repeated.
 
 use adjutant_actors::errors::EngineError;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -16,6 +16,18 @@ mod setting;
 
 /// Media type of a problem document.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Characters of a caller's text that a refusal repeats, at most.
+const SHOWN: usize = 100;
+
+/// A caller's text as a refusal repeats it: its beginning, without what steers a terminal.
+pub(crate) fn shown(text: &str) -> String {
+    let mut start: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        start.push('…');
+    }
+    start
+}
 
 /// Why a request was refused or failed. It becomes a body once the request's id is known.
 #[derive(Debug, Clone, PartialEq)]

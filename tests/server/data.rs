@@ -47,7 +47,8 @@ async fn a_body_is_read_by_its_id_its_hash_and_its_name() {
     assert_eq!(page.status(), 201);
     let read = desk.get("/v1/data/page", &admin).await;
     assert_eq!(read.headers()["content-type"], "application/octet-stream");
-    problem(desk.get("/v1/data/none", &admin).await, 404, "data_not_found").await;
+    let told = problem(desk.get("/v1/data/none", &admin).await, 404, "data_not_found").await;
+    assert_eq!(told["detail"], "no body none is kept");
 }
 
 #[tokio::test]

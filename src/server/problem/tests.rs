@@ -112,6 +112,14 @@ fn every_setting_that_a_refusal_may_name_is_there_and_stands_in_its_hint() {
 }
 
 #[test]
+fn a_callers_text_is_shown_escaped_and_cut() {
+    assert_eq!(shown("a.example:80"), "a.example:80");
+    assert_eq!(shown("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
+    let cut = shown(&"é".repeat(10_000));
+    assert_eq!(cut, format!("{}…", "é".repeat(100)));
+}
+
+#[test]
 fn whoever_is_not_known_is_told_how_to_say_who_it_is() {
     let response = Problem::unauthenticated("no bearer").respond("req-1");
     assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
