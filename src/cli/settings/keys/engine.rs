@@ -6,7 +6,11 @@ use super::{Key, wide};
 use crate::cli::settings::value::{Kind, Value};
 
 pub(super) const LIMITS: &[Key] = &[
-    number!("limits.prompt_bytes", "Bytes of a prompt.", engine.limits.prompt_bytes),
+    number!(
+        "limits.prompt_bytes",
+        "Bytes of a prompt, and of a task's directive, which becomes one.",
+        engine.limits.prompt_bytes
+    ),
     number!(
         "limits.value_bytes",
         "Bytes of a result, an answer or a question.",
