@@ -158,6 +158,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_key_keeps_its_id_and_secret_and_shows_the_id_alone() {
+        let key = SigningKey::new(7, *b"a root");
+        assert_eq!((key.kid(), key.secret()), (7, &b"a root"[..]));
+        assert_eq!(format!("{key:?}"), "SigningKey { kid: 7, .. }");
+    }
+
+    #[test]
     fn a_ring_holds_four_keys_whose_ids_only_grow() {
         let mut ring = KeyRing::new(1, b"root").unwrap();
         assert_eq!(ring.rotate(1, b"root"), Err(KeyRingError::NotNewer { kid: 1, newest: 1 }));
