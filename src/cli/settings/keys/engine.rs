@@ -17,6 +17,7 @@ pub(super) const LIMITS: &[Key] = &[
         "Bytes above which a body is kept once and by reference.",
         engine.limits.inline_bytes
     ),
+    number!("limits.attempts_per_task", "Attempts of a task.", engine.limits.attempts_per_task),
     number!(
         "limits.outputs_per_attempt",
         "Output events of an attempt.",
