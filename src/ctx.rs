@@ -9,6 +9,14 @@ use serde_json::Value;
 use crate::operator::OperatorInfo;
 
 /// Four bags of named values that layers lay out for those below them.
+///
+/// ```
+/// use adjutant::CtxMeta;
+///
+/// let mut meta = CtxMeta::default();
+/// meta.runtime.insert("region".into(), "north".into()); // as a layer does for those below it
+/// assert!(meta.authz.is_empty() && meta.observer.is_empty() && meta.loop_ns.is_empty());
+/// ```
 #[derive(Clone, Default, PartialEq)]
 pub struct CtxMeta {
     /// For the worker: handle, endpoints, references.
@@ -39,6 +47,14 @@ impl fmt::Debug for CtxMeta {
 }
 
 /// What one attempt is about.
+///
+/// ```
+/// use adjutant::{Ctx, TaskId};
+///
+/// let mut ctx = Ctx::new(TaskId::from_bits(1), 1, "build");
+/// ctx.meta.runtime.insert("region".into(), "north".into());
+/// assert_eq!((ctx.attempt, ctx.agent.as_str()), (1, "build"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Ctx {
     /// Its task.

@@ -103,6 +103,13 @@ impl Engine {
 
     /// An engine whose `link` knows these layers.
     ///
+    /// ```
+    /// use adjutant::{Engine, EngineCfg, LayerRegistry};
+    ///
+    /// let engine = Engine::new_with_layers(EngineCfg::default(), LayerRegistry::standard());
+    /// assert!(engine.layer_registry().lookup_hint("main_ai").is_some());
+    /// ```
+    ///
     /// # Panics
     /// As [`Self::new`].
     #[must_use]
@@ -111,6 +118,14 @@ impl Engine {
     }
 
     /// An engine on a clock of the host's own; for tests and simulations.
+    ///
+    /// ```
+    /// use adjutant::{Engine, EngineCfg, LayerRegistry, SystemClock};
+    ///
+    /// let clock = std::sync::Arc::new(SystemClock::new()); // or one that a test moves
+    /// let engine = Engine::with_clock(EngineCfg::default(), LayerRegistry::new(), clock);
+    /// assert!(engine.root_cell().is_none()); // no actor runs before the first call
+    /// ```
     ///
     /// # Panics
     /// As [`Self::new`].
@@ -124,6 +139,14 @@ impl Engine {
     ///
     /// The supervisor sees the root's end as a supervision event. As long as it lives, the next
     /// call after such an end starts the tree again under it, on the same state.
+    ///
+    /// ```
+    /// use adjutant::{Engine, EngineCfg, EngineError, LayerRegistry};
+    ///
+    /// fn under(host: ractor::ActorCell) -> Result<Engine, EngineError> {
+    ///     Engine::start_linked(EngineCfg::default(), LayerRegistry::standard(), host)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// `Internal` outside a runtime; `Stopped` where the supervisor has stopped.
@@ -194,6 +217,18 @@ impl Engine {
     }
 
     /// What the engine counted of its own life.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// assert_eq!((engine.counts().turns, engine.queued_turns()), (1, 0));
+    /// assert!(engine.supervision().await.spawners.is_empty());
+    /// assert_ne!(engine.mint().run_id(), engine.mint().run_id());
+    /// assert!(engine.signer().verify_sig(&operator) && engine.cfg().max_spawn_depth > 0);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.system.counts()
@@ -218,6 +253,16 @@ impl Engine {
 
     /// A clone that does not keep the actors alive: for what runs inside the engine, as a worker
     /// or a hook. Once the last ordinary clone is dropped, its calls give `Stopped`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// let inside = engine.unanchored();
+    /// drop(engine);
+    /// let refused = inside.with_state("look", |state| state.task_count()).await;
+    /// assert!(matches!(refused, Err(adjutant::EngineError::Stopped(_))));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn unanchored(&self) -> Self {
         Self { inner: self.inner.clone(), system: self.system.unanchored() }

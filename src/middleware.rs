@@ -27,6 +27,54 @@ pub use operator_delegate::OperatorDelegateMiddleware;
 pub use senior_escalation::SeniorEscalationMiddleware;
 
 /// Wraps a spawner in another one.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{
+///     CapToken, Ctx, Engine, SpawnError, SpawnerAdapter, SpawnerLayer, TaskId, Worker, async_trait,
+/// };
+/// use std::sync::Arc;
+///
+/// /// Refuses every attempt after the second.
+/// struct Twice;
+///
+/// struct Counted(Arc<dyn SpawnerAdapter>);
+///
+/// impl SpawnerLayer for Twice {
+///     fn wrap(&self, inner: Arc<dyn SpawnerAdapter>) -> Arc<dyn SpawnerAdapter> {
+///         Arc::new(Counted(inner))
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl SpawnerAdapter for Counted {
+///     async fn spawn(
+///         &self, engine: &Engine, ctx: &Ctx, task: TaskId, attempt: u32, token: CapToken,
+///     ) -> Result<Box<dyn Worker>, SpawnError> {
+///         if attempt > 2 {
+///             return Err(SpawnError::RejectedByMiddleware("twice is enough".into()));
+///         }
+///         self.0.spawn(engine, ctx, task, attempt, token).await
+///     }
+///
+///     fn launch_restarts(&self) -> u32 {
+///         self.0.launch_restarts()
+///     }
+/// }
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let minute = std::time::Duration::from_secs(60);
+/// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+/// # let mut agents = adjutant::InProcSpawner::new();
+/// # agents.register("echo", |call| async move {
+/// #     Ok(adjutant::WorkerResult { value: call.prompt.into(), ok: true })
+/// # });
+/// # let spawner: std::sync::Arc<dyn adjutant::SpawnerAdapter> = std::sync::Arc::new(agents);
+/// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+/// let spawner = Twice.wrap(spawner);
+/// engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+/// # Ok(()) }
+/// ```
 pub trait SpawnerLayer: Send + Sync {
     /// The wrapped spawner.
     fn wrap(&self, inner: Arc<dyn SpawnerAdapter>) -> Arc<dyn SpawnerAdapter>;
@@ -68,6 +116,16 @@ impl SpawnerStack {
     }
 
     /// Puts a layer on top whose type is not known here.
+    ///
+    /// ```
+    /// use adjutant::{InProcSpawner, MainAIMiddleware, SpawnerAdapter, SpawnerLayer, SpawnerStack};
+    /// use std::sync::Arc;
+    ///
+    /// let chosen: Vec<Arc<dyn SpawnerLayer>> = vec![Arc::new(MainAIMiddleware)];
+    /// let base: Arc<dyn SpawnerAdapter> = Arc::new(InProcSpawner::new());
+    /// let spawner = chosen.into_iter().fold(SpawnerStack::new(base), SpawnerStack::layer_dyn).build();
+    /// # let _ = spawner;
+    /// ```
     #[must_use]
     pub fn layer_dyn(self, layer: Arc<dyn SpawnerLayer>) -> Self {
         Self { top: layer.wrap(self.top) }
@@ -116,6 +174,16 @@ impl LayerRegistry {
 
     /// The layers of this crate: audit and long hold for every program, and under the keys
     /// `main_ai`, `senior_escalation` and `operator_delegate` those that programs ask for.
+    ///
+    /// ```
+    /// use adjutant::{LayerRegistry, MainAIMiddleware};
+    /// use std::sync::Arc;
+    ///
+    /// let layers = LayerRegistry::standard().with_base(|_engine| Arc::new(MainAIMiddleware));
+    /// assert_eq!(layers.base_factories().len(), 3); // beside audit and long hold
+    /// assert_eq!(layers.hint_keys(), ["main_ai", "operator_delegate", "senior_escalation"]);
+    /// assert!(layers.lookup_hint("main_ai").is_some());
+    /// ```
     #[must_use]
     pub fn standard() -> Self {
         Self::new()
@@ -182,6 +250,18 @@ pub struct UnknownHints {
 
 /// Wraps a base spawner: base layers first, then the listed ones, so that the last is outermost.
 /// Each unknown key is passed over with a warning; [`try_link`] refuses instead.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{Engine, EngineCfg, InProcSpawner, LayerRegistry, link};
+/// use std::sync::Arc;
+///
+/// let engine = Engine::new_with_layers(EngineCfg::default(), LayerRegistry::standard());
+/// let layers = ["main_ai".to_owned(), "senior_escalation".to_owned()];
+/// let spawner = link(Arc::new(InProcSpawner::new()), &layers, &engine);
+/// # let _ = spawner;
+/// # Ok(()) }
+/// ```
 pub fn link(
     base: Arc<dyn SpawnerAdapter>,
     layer_hints: &[String],
@@ -202,6 +282,19 @@ pub fn link(
 }
 
 /// As [`link`], but unknown keys are an error under `strict_link`.
+///
+/// ```
+/// use adjutant::{Engine, EngineCfg, InProcSpawner, LayerRegistry, UnknownHints, try_link};
+/// use std::sync::Arc;
+///
+/// let cfg = EngineCfg { strict_link: true, ..EngineCfg::default() };
+/// let engine = Engine::new_with_layers(cfg, LayerRegistry::standard());
+/// let base = Arc::new(InProcSpawner::new());
+/// let Err(UnknownHints { unknown, known }) = try_link(base, &["audti".to_owned()], &engine) else {
+///     panic!("no layer has that key")
+/// };
+/// assert_eq!((unknown, known.len()), (vec!["audti".to_owned()], 3));
+/// ```
 ///
 /// # Errors
 /// [`UnknownHints`], with all of them.

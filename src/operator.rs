@@ -14,6 +14,13 @@ use serde_json::Value;
 use crate::ctx::Ctx;
 
 /// What a worker came to.
+///
+/// ```
+/// use adjutant::WorkerResult;
+///
+/// let refused = WorkerResult { value: serde_json::json!("too risky"), ok: false };
+/// assert!(!refused.ok); // blocks the task, which is no error
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerResult {
     /// The result.
@@ -23,6 +30,14 @@ pub struct WorkerResult {
 }
 
 /// The sub-agent that an operator is to start for an agent.
+///
+/// ```
+/// use adjutant::WorkerBinding;
+///
+/// let binding: WorkerBinding = serde_json::from_str(r#"{"definition": "reviewer"}"#)?;
+/// assert!(binding.tools.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerBinding {
     /// Name of the sub-agent's definition.
@@ -33,6 +48,27 @@ pub struct WorkerBinding {
 }
 
 /// Somebody who answers questions.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{SeniorBridge, TaskId, async_trait};
+/// use serde_json::{Value, json};
+///
+/// /// Allows what costs little and gives no answer otherwise.
+/// struct Budget(u64);
+///
+/// #[async_trait]
+/// impl SeniorBridge for Budget {
+///     async fn ask(&self, _task: &TaskId, question: Value) -> Result<Value, String> {
+///         let cost = question["cost"].as_u64().ok_or("no cost is named")?;
+///         if cost <= self.0 { Ok(json!("go on")) } else { Err(format!("{cost} is too much")) }
+///     }
+/// }
+///
+/// let task = TaskId::from_bits(1);
+/// assert_eq!(Budget(9).ask(&task, json!({ "cost": 3 })).await?, "go on");
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait SeniorBridge: Send + Sync {
     /// Answers a question about a task. Dropping this future withdraws the question.
@@ -43,6 +79,29 @@ pub trait SeniorBridge: Send + Sync {
 }
 
 /// Somebody who is told before and after an attempt.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{Ctx, SpawnHook, TaskId, async_trait};
+/// use serde_json::Value;
+///
+/// /// Lets each task have three attempts.
+/// struct ThreeTimes;
+///
+/// #[async_trait]
+/// impl SpawnHook for ThreeTimes {
+///     async fn before(&self, ctx: &Ctx) -> Result<(), String> {
+///         if ctx.attempt > 3 { Err("tried often enough".into()) } else { Ok(()) }
+///     }
+///
+///     async fn after(&self, _ctx: &Ctx, _result: &Value) -> Result<(), String> {
+///         Ok(())
+///     }
+/// }
+///
+/// assert!(ThreeTimes.before(&Ctx::new(TaskId::from_bits(1), 4, "build")).await.is_err());
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait SpawnHook: Send + Sync {
     /// Called before the spawn.
@@ -102,6 +161,29 @@ pub trait Operator: Send + Sync {
 }
 
 /// The operator on whose behalf an attempt runs, with the faces that were found.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{OperatorInfo, OperatorKind, Role, SeniorBridge};
+/// use std::{sync::Arc, time::Duration};
+/// # use serde_json::Value;
+/// # struct Sam;
+/// # #[adjutant::async_trait]
+/// # impl SeniorBridge for Sam {
+/// #     async fn ask(&self, _: &adjutant::TaskId, _: Value) -> Result<Value, String> { Ok(true.into()) }
+/// # }
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// let senior: Arc<dyn SeniorBridge> = Arc::new(Sam);
+/// let faces = OperatorInfo {
+///     kind: OperatorKind::Composite,
+///     senior_bridge: Some(senior),
+///     ..OperatorInfo::default()
+/// };
+/// let token = engine.attach_with("ann", Role::Operator, Duration::from_secs(60), faces).await?;
+/// assert!(engine.read_session(&token).await?.bridge_id.is_some());
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct OperatorInfo {
     /// Who does the agent's work.

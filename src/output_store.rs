@@ -17,6 +17,16 @@ use serde_json::Value;
 
 /// Names one stored output: `out-` and 32 hex digits. 128 random bits, since knowing it is what
 /// a host may take for the right to read.
+///
+/// ```
+/// use adjutant::{OutputRef, OutputRefParseError};
+///
+/// let text = format!("out-{:032x}", 7);
+/// let name: OutputRef = text.parse()?;
+/// assert_eq!(name.to_string(), text);
+/// assert_eq!("out-7".parse::<OutputRef>(), Err(OutputRefParseError));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct OutputRef(u128);
@@ -95,6 +105,24 @@ pub enum OutputStoreError {
 }
 
 /// Keeps outputs by reference. Dropping a future of it may leave its change done or not done.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{ContentRef, MemoryOutputStore, OutputEvent, OutputStore, OutputStoreError, TaskId};
+///
+/// let store: std::sync::Arc<dyn OutputStore> = std::sync::Arc::new(MemoryOutputStore::new());
+/// let task = TaskId::from_bits(1);
+/// let artifact = |text: &str| OutputEvent::Artifact {
+///     name: "plan".into(),
+///     content: ContentRef::inline_text(text),
+/// };
+/// let draft = store.append(task, 1, "writer", artifact("draft"), vec![]).await?;
+/// let plan = store.append(task, 1, "writer", artifact("plan"), vec![draft]).await?;
+/// let listed: Vec<adjutant::OutputRecord> = store.list_for_attempt(&task, 1).await?;
+/// assert_eq!((listed.len(), store.get_latest_by_name("writer").await?.id), (2, plan));
+/// assert!(matches!(store.get_latest_by_name("nobody").await, Err(OutputStoreError::NotFound(_))));
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait OutputStore: Send + Sync {
     /// Keeps an output and names it.
@@ -165,11 +193,13 @@ pub struct MemoryStoreStats {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), adjutant::OutputStoreError> {
-/// use adjutant::{ContentRef, MemoryOutputStore, OutputEvent, OutputStore, TaskId};
-/// let store = MemoryOutputStore::new();
+/// # use adjutant::{ContentRef, MemoryOutputStore, MemoryStoreLimits, OutputEvent, OutputStore};
+/// # use adjutant::{MemoryStoreStats, TaskId};
+/// let store = MemoryOutputStore::with_limits(MemoryStoreLimits { records: 100, ..Default::default() });
 /// let event = OutputEvent::Artifact { name: "log".into(), content: ContentRef::inline_text("x") };
 /// let id = store.append(TaskId::from_bits(1), 1, "writer", event.clone(), vec![]).await?;
-/// assert_eq!(store.get(&id).await?.event, event);
+/// let MemoryStoreStats { records, .. } = store.stats();
+/// assert!(store.get(&id).await?.event == event && records == 1);
 /// # Ok(()) }
 /// ```
 pub struct MemoryOutputStore {

@@ -162,6 +162,25 @@ impl App {
 }
 
 /// A server that has its address and does not answer yet.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::server::{AdminToken, Server, ServerCfg};
+/// use adjutant::{CancellationToken, Engine, EngineCfg};
+/// use std::time::Duration;
+///
+/// let dir = tempfile::tempdir()?;
+/// let admin = AdminToken::in_file(&dir.path().join("admin-token"))?;
+/// let (engine, address) = (Engine::new(EngineCfg::default()), "127.0.0.1:0".parse()?);
+/// let server = Server::bind(engine, address, admin, ServerCfg::default()).await?;
+/// assert!(server.page_link()?.contains(&server.local_addr()?.to_string()));
+///
+/// let stop = CancellationToken::new();
+/// stop.cancel(); // in earnest on a signal
+/// let report = server.run(stop, Duration::ZERO, Duration::from_secs(5)).await?;
+/// assert!(report.waiting.is_empty());
+/// # Ok(()) }
+/// ```
 pub struct Server {
     listener: TcpListener,
     app: Shared,
@@ -175,6 +194,17 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Takes an address for an engine.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use adjutant::server::{AdminToken, Server, ServerCfg};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let admin = AdminToken::in_file(&dir.path().join("admin-token"))?;
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// let refused = Server::bind(engine, "0.0.0.0:0".parse()?, admin, ServerCfg::default()).await;
+    /// assert!(refused.is_err()); // every interface, and no name in `ServerCfg::hosts`
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Where the address cannot be taken, or is not one of loopback while no host is named: such a
@@ -227,6 +257,24 @@ impl Server {
     /// From the stop on it is not ready, and the engine takes nothing new. It goes on answering
     /// until the engine has shut down within `grace`, and for `linger` at least, so that a balancer
     /// sees it; then streams end and connections close. Dropping the future leaves the engine as it is.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::server::{AdminToken, Server, ServerCfg};
+    /// use adjutant::{CancellationToken, Engine, EngineCfg};
+    /// use std::time::Duration;
+    ///
+    /// let admin = AdminToken::in_file("state/admin-token".as_ref())?;
+    /// let (engine, address) = (Engine::new(EngineCfg::default()), "127.0.0.1:7777".parse()?);
+    /// let server = Server::bind(engine, address, admin, ServerCfg::default()).await?;
+    /// let stop = CancellationToken::new();
+    /// let seconds = Duration::from_secs;
+    /// let serving = tokio::spawn(server.run(stop.clone(), seconds(1), seconds(30)));
+    /// tokio::signal::ctrl_c().await?;
+    /// stop.cancel();
+    /// println!("left: {:?}", serving.await??);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of the listener; an engine that has stopped.

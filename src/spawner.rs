@@ -25,6 +25,18 @@ pub use process::{ProcessSpawner, StreamMode};
 pub use supervised::Supervised;
 
 /// Why no worker was started.
+///
+/// ```
+/// use adjutant::SpawnError;
+///
+/// fn worth_a_retry(error: &SpawnError) -> bool {
+///     match error {
+///         SpawnError::NotRegistered(_) | SpawnError::RejectedByMiddleware(_) => false,
+///         _ => true,
+///     }
+/// }
+/// assert!(!worth_a_retry(&SpawnError::NotRegistered("nobody".into())));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
@@ -40,6 +52,44 @@ pub enum SpawnError {
 }
 
 /// Starts workers. An argument of each dispatch, never part of the engine's state.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{
+///     CapToken, ContentRef, Ctx, DispatchOutcome, Engine, OutputEvent, SpawnError, SpawnerAdapter,
+///     TaskId, Worker, WorkerError, WorkerJoinHandler, async_trait, CancellationToken,
+/// };
+/// use std::sync::Arc;
+/// use tokio::sync::oneshot;
+///
+/// /// Answers every attempt with its own number.
+/// struct Numbers;
+///
+/// #[async_trait]
+/// impl SpawnerAdapter for Numbers {
+///     async fn spawn(
+///         &self, engine: &Engine, _ctx: &Ctx, task: TaskId, attempt: u32, token: CapToken,
+///     ) -> Result<Box<dyn Worker>, SpawnError> {
+///         let (cancel, (done, completion)) = (CancellationToken::new(), oneshot::channel());
+///         let (worker_id, engine) = (engine.mint().worker_id(), engine.unanchored());
+///         tokio::spawn(async move {
+///             let event = OutputEvent::Final { content: ContentRef::inline(attempt.into()), ok: true };
+///             let sent = engine.submit_output(&token, &task, attempt, event).await;
+///             let _ = done.send(sent.map_err(|error| WorkerError::Failed(error.to_string())));
+///         });
+///         Ok(Box::new(WorkerJoinHandler { worker_id, cancel, completion }))
+///     }
+/// }
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let minute = std::time::Duration::from_secs(60);
+/// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+/// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+/// let numbers: Arc<dyn SpawnerAdapter> = Arc::new(Numbers);
+/// let outcome = engine.dispatch_attempt_with(&operator, &task, &numbers).await?;
+/// assert_eq!(outcome, DispatchOutcome::Pass(1.into()));
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait SpawnerAdapter: Send + Sync {
     /// Starts a worker for an attempt and returns it running. The prompt is pulled with the
@@ -64,6 +114,29 @@ pub trait SpawnerAdapter: Send + Sync {
 }
 
 /// Where a worker's output goes.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{EngineError, OutputEvent, OutputSink, async_trait};
+/// use parking_lot::Mutex;
+///
+/// /// Keeps what is sent, for the test of a worker.
+/// #[derive(Default)]
+/// struct Kept(Mutex<Vec<OutputEvent>>);
+///
+/// #[async_trait]
+/// impl OutputSink for Kept {
+///     async fn emit(&self, event: OutputEvent) -> Result<(), EngineError> {
+///         self.0.lock().push(event);
+///         Ok(())
+///     }
+/// }
+///
+/// let sink = Kept::default();
+/// sink.emit(OutputEvent::Partial { chunk: "a".into() }).await?;
+/// assert_eq!(sink.0.lock().len(), 1);
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait OutputSink: Send + Sync {
     /// Sends one event, bound to the worker's task and attempt.
@@ -122,6 +195,18 @@ pub struct WorkerJoinHandler {
 
 impl WorkerJoinHandler {
     /// Waits for the end of the worker.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{CancellationToken, WorkerError, WorkerId, WorkerJoinHandler};
+    ///
+    /// let (done, completion) = tokio::sync::oneshot::channel();
+    /// let (worker_id, cancel) = (WorkerId::from_bits(1), CancellationToken::new());
+    /// let worker = WorkerJoinHandler { worker_id, cancel, completion };
+    /// drop(done); // as where the work panics
+    /// assert!(matches!(worker.await_completion().await, Err(WorkerError::Failed(_))));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// What the worker reports; `Failed` where it went away without a report.

@@ -39,6 +39,15 @@ mod view;
 mod writer;
 
 /// When a batch is called safe.
+///
+/// ```
+/// use adjutant::store::{Durability, StoreCfg};
+/// use std::time::Duration;
+///
+/// let durability = Durability::Interval(Duration::from_millis(200));
+/// let cfg = StoreCfg { durability, ..StoreCfg::default() };
+/// assert_ne!(cfg.durability, Durability::default());
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
@@ -54,6 +63,14 @@ pub enum Durability {
 
 /// How long the event log reaches back; the tightest bound counts. The newest 1024 events are
 /// always kept.
+///
+/// ```
+/// use adjutant::store::{EventLog, StoreCfg};
+///
+/// let events = EventLog { count: 10_000, ..EventLog::default() };
+/// let cfg = StoreCfg { events, ..StoreCfg::default() };
+/// # let _ = cfg;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventLog {
     /// Events.
@@ -130,6 +147,19 @@ impl SqliteStore {
     /// # Errors
     /// `Held` with the holder's process id; `TooNew`; `Unusable` where the place cannot be written;
     /// `Damaged`.
+    ///
+    /// ```
+    /// use adjutant::{journal::JournalError, store::{SqliteStore, StoreCfg}};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let store = SqliteStore::open(dir.path(), StoreCfg::default())?;
+    /// assert_eq!(store.secret(), store.keys()[0].secret());
+    /// match SqliteStore::open(store.path(), StoreCfg::default()) {
+    ///     Err(JournalError::Held { .. }) => {} // one holder at a time
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(path: impl AsRef<Path>, cfg: StoreCfg) -> Result<Self, JournalError> {
         let path = path.as_ref().to_owned();
         let place = Held::take(&path)?;

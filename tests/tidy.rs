@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/examples.rs"]
+mod examples;
 #[path = "tidy/security.rs"]
 mod security;
 

@@ -43,6 +43,15 @@ const WALL_AGE_MS: u64 = 100;
 ///
 /// The wall clock goes on by the monotonic one between two readings of it, which are a tenth of a
 /// second apart: so late at most a step of it is heeded.
+///
+/// ```
+/// use adjutant_actors::clock::{Clock, SystemClock};
+///
+/// let clock = SystemClock::new();
+/// let (first, then) = (clock.now()?, clock.now()?);
+/// assert!(first.ms <= then.ms && first.unix > 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
@@ -95,6 +104,17 @@ impl Clock for SystemClock {
 /// A clock whose monotonic part goes on from where a journal's newest batch stood, so that every
 /// deadline in a restored state keeps its meaning. The time between, as the wall clock tells it,
 /// has passed; a wall clock that was set back adds none.
+///
+/// ```
+/// use adjutant_actors::clock::{Clock, Continued, SystemClock};
+/// use adjutant_actors::state::effect::Now;
+///
+/// let clock = std::sync::Arc::new(SystemClock::new());
+/// let last = Now { unix: clock.now()?.unix, ms: 90_000 };
+/// let clock = Continued::new(clock, Some(last))?;
+/// assert!(clock.now()?.ms >= 90_000); // a deadline at 90 s has passed, one at 1 h has not
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Continued {
     clock: std::sync::Arc<dyn Clock>,
     ahead_ms: u64,

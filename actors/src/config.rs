@@ -7,6 +7,13 @@ use zeroize::Zeroizing;
 use crate::model::token::SigningKey;
 
 /// What happens when a `with_state` closure holds the state for longer than `max_hold_ms`.
+///
+/// ```
+/// use adjutant_actors::config::{EngineCfg, HoldPolicy};
+///
+/// let cfg = EngineCfg { max_hold_ms: 20, hold_policy: HoldPolicy::Warn, ..EngineCfg::default() };
+/// # let _ = cfg;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HoldPolicy {
@@ -69,6 +76,15 @@ pub struct EngineCfg {
 }
 
 /// Waits and heartbeats.
+///
+/// ```
+/// use adjutant_actors::config::LongHoldConfig;
+/// use std::time::Duration;
+///
+/// let heartbeat_interval = Duration::from_secs(10);
+/// let waits = LongHoldConfig { heartbeat_interval, heartbeat_miss_threshold: 3, ..LongHoldConfig::default() };
+/// assert_eq!(waits.lapse_after(), Duration::from_secs(30));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LongHoldConfig {
     /// Wait that a server uses where its caller names none; slow attempts are reported after it.
@@ -84,6 +100,14 @@ pub struct LongHoldConfig {
 }
 
 /// Largest sizes and counts. What is above is refused with an error that says so.
+///
+/// ```
+/// use adjutant_actors::config::{EngineCfg, Limits};
+///
+/// let limits = Limits { children_per_task: 8, ..Limits::default() };
+/// let cfg = EngineCfg { limits, ..EngineCfg::default() };
+/// # let _ = cfg;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a prompt or system prompt.
@@ -121,6 +145,14 @@ pub struct Limits {
 }
 
 /// How long finished things are remembered. What is forgotten is gone with all it owns.
+///
+/// ```
+/// use adjutant_actors::config::{EngineCfg, Retention};
+///
+/// let retention = Retention { settled_tasks: 1_000, ..Retention::default() };
+/// let cfg = EngineCfg { retention, ..EngineCfg::default() };
+/// # let _ = cfg;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Settled tasks that are remembered; the oldest go first.
@@ -164,6 +196,13 @@ impl Default for EngineCfg {
 
 impl EngineCfg {
     /// Refuses instead of waiting, and panics on overlong closures.
+    ///
+    /// ```
+    /// use adjutant_actors::config::EngineCfg;
+    ///
+    /// let (strict, relaxed) = (EngineCfg::strict(), EngineCfg::relaxed());
+    /// assert!(strict.retry_budget() <= relaxed.retry_budget());
+    /// ```
     #[must_use]
     pub fn strict() -> Self {
         Self {

@@ -7,6 +7,22 @@ use crate::model::ids::{RunId, TaskId};
 use crate::model::role::{Role, Verb};
 
 /// Why a call to the engine was refused or failed.
+///
+/// ```
+/// use adjutant_actors::errors::EngineError;
+///
+/// fn status(error: &EngineError) -> u16 {
+///     match error {
+///         EngineError::BadSignature | EngineError::TokenExpired => 401,
+///         EngineError::RoleViolation { .. } => 403,
+///         EngineError::TaskNotFound(_) => 404,
+///         EngineError::ValueTooLarge { .. } => 413,
+///         busy if busy.is_retryable() => 503,
+///         _ => 500,
+///     }
+/// }
+/// assert_eq!(status(&EngineError::LockBusy("start_task")), 503);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -178,6 +194,13 @@ impl From<JournalError> for EngineError {
 
 impl EngineError {
     /// A refused status change, with both statuses in its text.
+    ///
+    /// ```
+    /// use adjutant_actors::{errors::EngineError, model::{ids::TaskId, task::TaskStatus}};
+    ///
+    /// let refused = EngineError::transition(TaskId::from_bits(1), TaskStatus::Pass, "cancelled");
+    /// assert!(matches!(refused, EngineError::InvalidTransition(_)));
+    /// ```
     #[must_use]
     pub fn transition(
         task: TaskId,

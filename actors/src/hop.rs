@@ -75,6 +75,26 @@ mod simulated {
     }
 
     /// Comes between all hops on this thread from now on; `None` takes it away.
+    ///
+    /// ```
+    /// use adjutant_actors::hop::{Between, Pause, install};
+    /// use adjutant_actors::model::ids::TaskId;
+    /// use adjutant_actors::state::{attempts::AttemptEnd, auth::Access, effect::Now};
+    ///
+    /// /// Lets every hop take one more round of the scheduler.
+    /// struct Late;
+    ///
+    /// impl Between for Late {
+    ///     fn pause(&self, _place: &'static str) -> Pause { Pause::Yields(1) }
+    ///     fn beating(&self, _: Access, _: Now) {}
+    ///     fn finishing(&self, _: (TaskId, u32), _: &AttemptEnd, _: Now) {}
+    ///     fn interrupting(&self, _: &str, _: Now) {}
+    ///     fn sweeping(&self, _: usize, _: Now) {}
+    /// }
+    ///
+    /// install(Some(std::rc::Rc::new(Late)));
+    /// install(None);
+    /// ```
     pub fn install(between: Option<Rc<dyn Between>>) {
         BETWEEN.set(between);
     }

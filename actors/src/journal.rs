@@ -43,6 +43,17 @@ pub mod frame;
 pub mod memory;
 
 /// Why a journal could not do what it was asked.
+///
+/// ```
+/// use adjutant_actors::journal::JournalError;
+///
+/// let error = JournalError::Held { path: "state".into(), pid: Some(7) };
+/// match &error {
+///     JournalError::Held { .. } => assert!(error.to_string().ends_with("is held by process 7")),
+///     JournalError::TooNew { known, .. } => panic!("written by another version than {known}"),
+///     other => panic!("{other}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
@@ -106,6 +117,23 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 /// What a run of turns changed, to be kept as a whole.
+///
+/// ```
+/// use adjutant_actors::journal::{Batch, frame};
+/// use adjutant_actors::state::images::Touched;
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// let (mut touched, mut effects) = (Touched::default(), Vec::new());
+/// state.note_touched(&mut touched);
+/// state.commit(&mut effects);
+/// let batch = Batch::cut(&state, &mut touched, &effects, 1, 1, now);
+/// assert_eq!((batch.events.len(), batch.images.is_empty()), (1, false));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Batch {
     /// Its number: one more than the batch before it.
@@ -178,6 +206,38 @@ pub struct Head {
 ///
 /// All calls are made from any thread. `append` returns at once; the others may block on a disk
 /// and are not for a worker thread of an async runtime.
+///
+/// ```
+/// use adjutant_actors::journal::{Batch, Done, Head, Journal, JournalError};
+/// use adjutant_actors::model::event::EventRecord;
+/// use adjutant_actors::state::images::{Row, SetAside};
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// /// Counts batches and keeps none of them: what is safe here is lost with the process.
+/// #[derive(Default)]
+/// struct Counted(AtomicU64);
+///
+/// impl Journal for Counted {
+///     fn load(&self, _: usize, _: &mut dyn FnMut(Row<'_>)) -> Result<Head, JournalError> {
+///         Ok(Head::default())
+///     }
+///     fn set_aside(&self, _: &[SetAside]) -> Result<(), JournalError> { Ok(()) }
+///     fn lead(&self) -> Result<u64, JournalError> { Ok(1) }
+///     fn append(&self, batch: Batch, done: Done) {
+///         self.0.store(batch.number, Ordering::Relaxed);
+///         done(Ok(()));
+///     }
+///     fn events_after(&self, _: u64, _: usize) -> Result<Vec<EventRecord>, JournalError> {
+///         Ok(Vec::new())
+///     }
+///     fn body(&self, _: &[u8; 32]) -> Result<Option<Vec<u8>>, JournalError> { Ok(None) }
+///     fn flush(&self) -> Result<(), JournalError> { Ok(()) }
+///     fn close(&self) -> Result<(), JournalError> { Ok(()) }
+/// }
+/// let journal = Counted::default();
+/// assert_eq!((journal.lead()?, journal.load(16, &mut |_| {})?.last_batch), (1, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Journal: Send + Sync + 'static {
     /// Whether anything is kept at all. Where not, the engine makes no batches.
     fn keeps(&self) -> bool {
@@ -299,6 +359,15 @@ pub struct Restored {
 ///
 /// The caller goes on with a clock that continues `head.at`, then `EngineState::recover` as the
 /// first turn, whose batch is the first to append.
+///
+/// ```
+/// use adjutant_actors::journal::{NoJournal, Restored, restore};
+/// use adjutant_actors::{config::EngineCfg, state::Rules};
+///
+/// let Restored { state, head } = restore(&NoJournal, Rules::from(&EngineCfg::default()))?;
+/// assert_eq!((state.task_count(), head.epoch), (0, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// Those of [`Journal::load`] and [`Journal::set_aside`].

@@ -31,6 +31,25 @@ pub struct Change {
 }
 
 /// Until when a parked caller waits.
+///
+/// A wait for the next change of a task, whatever it is:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant_actors::messages::{Change, Until};
+/// use adjutant_actors::system::PollStart;
+/// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+/// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+/// let look = |state: &mut adjutant_actors::state::EngineState, last: bool| {
+///     Ok(match state.unsettled_tasks().first() {
+///         Some((task, _)) if !last => PollStart::Wait(*task, Until::Past(0)),
+///         _ => PollStart::Ready(()),
+///     })
+/// };
+/// let accept = |change: Change| change.task.map(|_| ());
+/// system.wait_for("look", std::time::Duration::ZERO, look, accept).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// Until the task is settled or suspended, or forgotten.
@@ -111,6 +130,13 @@ pub enum SpawnerMsg {
 }
 
 /// How often something may be rebuilt before it is given up.
+///
+/// ```
+/// use adjutant_actors::messages::Intensity;
+///
+/// let patient = Intensity { restarts: 10, ..Intensity::default() };
+/// assert_eq!(patient.within.as_secs(), 10);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intensity {
     /// Rebuilds within the period.

@@ -52,6 +52,22 @@ struct Supervised {
 }
 
 /// Where launches find a supervised spawner's actor, whichever incarnation it is in.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant_actors::messages::{Intensity, SpawnerMsg};
+/// use std::sync::Arc;
+/// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+/// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+/// let build = || Ok(Arc::new("built") as adjutant_actors::launch::Built);
+/// let seat = system.supervise("agents".into(), Arc::new(build), Intensity::default()).await?;
+/// let (reply, built) = tokio::sync::oneshot::channel();
+/// assert!(seat.tell(SpawnerMsg::Checkout(reply)));
+/// let (_built, generation) = built.await??;
+/// assert!(seat.tell(SpawnerMsg::Broke(generation, "a worker panicked".into())));
+/// seat.retire();
+/// # Ok(()) }
+/// ```
 pub struct SpawnerSeat {
     actor: std::sync::Mutex<Option<ActorRef<Letter<SpawnerMsg>>>>,
     retired: AtomicBool,

@@ -44,6 +44,13 @@ pub mod tasks;
 pub mod verdicts;
 
 /// The rules that transitions follow; the part of the configuration that is not about waiting.
+///
+/// ```
+/// use adjutant_actors::{config::EngineCfg, state::Rules};
+///
+/// let rules = Rules { max_spawn_depth: 1, ..Rules::from(&EngineCfg::default()) };
+/// # let _ = rules;
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
     /// First depth that is refused.
@@ -90,6 +97,33 @@ pub(crate) struct Counters {
 }
 
 /// Every mutable thing of one engine. Read and changed in turns only.
+///
+/// ```
+/// use adjutant_actors::config::EngineCfg;
+/// use adjutant_actors::model::{ids::TaskId, task::{TaskSpec, TaskStatus}};
+/// use adjutant_actors::state::{EngineState, Rules, auth::Access, effect::Now, tasks::NewTask};
+/// use std::sync::Arc;
+///
+/// let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// let (now, mut effects) = (Now { unix: 1_000, ms: 1 }, Vec::new());
+/// let new = |id| NewTask::new(TaskId::from_bits(id), Arc::new(TaskSpec::new("echo", "hello")));
+///
+/// // One turn that is kept:
+/// let task = state.create_task(Access::Trusted, new(1), now)?;
+/// state.commit(&mut effects);
+/// assert_eq!((state.task_count(), state.live_tasks(), effects.is_empty()), (1, 1, false));
+/// assert_eq!((state.first_seq(), state.last_seq(), state.events_after(0, 10).len()), (1, 1, 1));
+///
+/// // And one that is undone, as a refused or panicking one is:
+/// state.create_task(Access::Trusted, new(2), now)?;
+/// state.cancel_task(Access::Trusted, task, now)?;
+/// state.rollback();
+/// assert_eq!((state.task_count(), state.is_paused()), (1, false));
+/// assert_eq!(state.unsettled_tasks(), [(task, TaskStatus::Pending)]);
+/// assert_eq!((state.session_count(), state.token_count(), state.handle_count()), (0, 0, 0));
+/// assert_eq!((state.output_count(), state.body_count()), (0, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct EngineState {
     pub(crate) rules: Rules,

@@ -254,6 +254,21 @@ impl Drop for Anchor {
 }
 
 /// A handle on one engine's actors and state. Cheap to clone.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+/// use std::sync::Arc;
+///
+/// let system = ActorSystem::new(EngineCfg::default(), Arc::new(SystemClock::new()));
+/// assert!(system.root_cell().is_none()); // the actors start with the first call
+/// let tasks = system.with_state("count tasks", |state| state.task_count()).await?;
+/// assert!(tasks == 0 && system.root_cell().is_some());
+/// let inside = system.unanchored();
+/// drop(system);
+/// assert!(inside.with_state("count tasks", |state| state.task_count()).await.is_err());
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct ActorSystem {
     pub(crate) core: Arc<Core>,
@@ -274,6 +289,14 @@ impl ActorSystem {
     }
 
     /// As [`Self::new`], under a host's supervisor. The tree starts at once.
+    ///
+    /// ```
+    /// use adjutant_actors::{clock::SystemClock, config::EngineCfg, errors::EngineError, system::ActorSystem};
+    ///
+    /// fn under(host: ractor::ActorCell) -> Result<ActorSystem, EngineError> {
+    ///     ActorSystem::start_linked(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()), host)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// `Internal` outside a runtime; `Stopped` where the supervisor has stopped.

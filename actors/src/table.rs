@@ -32,6 +32,26 @@ impl<K> Default for Place<K> {
 }
 
 /// A map from key to record with the memory of one turn.
+///
+/// ```
+/// use adjutant_actors::table::{Place, Table};
+///
+/// let mut table = Table::default();
+/// table.insert("a", 1);
+/// table.commit();
+///
+/// if let Some(value) = table.get_mut(&"a") {
+///     *value = 2;
+/// }
+/// table.insert("b", 3);
+/// assert_eq!((table.len(), table.touched().count()), (2, 2));
+/// table.rollback(); // the turn is undone as a whole
+/// assert_eq!((table.get(&"a"), table.contains(&"b"), table.is_empty()), (Some(&1), false, false));
+///
+/// let (page, next) = table.page(&Place::default(), 100, 100, |key, _| Some(*key));
+/// assert_eq!((page, next), (vec!["a"], None));
+/// assert_eq!((table.iter().count(), table.remove(&"a")), (1, Some(1)));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Table<K, V> {
     map: ShardMap<K, Slot<V>>,
@@ -177,6 +197,21 @@ impl<K: Eq + Hash + Clone, V: Clone> Table<K, V> {
 }
 
 /// An ordered set with the memory of one turn: deadlines, and edges that are listed by owner.
+///
+/// ```
+/// use adjutant_actors::table::Index;
+///
+/// let mut deadlines = Index::default();
+/// deadlines.insert((20, "b"));
+/// deadlines.insert((10, "a"));
+/// deadlines.commit();
+/// assert_eq!((deadlines.first(), deadlines.len()), (Some(&(10, "a")), 2));
+///
+/// deadlines.remove(&(10, "a"));
+/// assert_eq!(deadlines.range(..(15, "")).count(), 0);
+/// deadlines.rollback();
+/// assert!(deadlines.contains(&(10, "a")) && !deadlines.is_empty());
+/// ```
 #[derive(Debug, Clone)]
 pub struct Index<K> {
     set: BTreeSet<K>,

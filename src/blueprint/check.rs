@@ -14,6 +14,14 @@ use super::flow::{self, FlowRef, Survey};
 use super::spec::{self, AgentSpec};
 
 /// What the host brings to a blueprint.
+///
+/// ```
+/// use adjutant::blueprint::{AgentKind, Known};
+///
+/// let mut known = Known { default_agent_kind: Some(AgentKind::RustFn), ..Known::default() };
+/// known.operators.insert("desk".into());
+/// assert!(known.rust_fns.contains("identity"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Known {
     /// The registered functions; `identity` is among them.
@@ -44,6 +52,16 @@ impl Default for Known {
 }
 
 /// What looks like a slip and stops nothing.
+///
+/// ```
+/// use adjutant::blueprint::{Known, Warning, check_text};
+///
+/// let text = r#"{"id": "idle", "flow": {"kind": "seq", "children": []},
+///     "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}]}"#;
+/// let (_, warnings) = check_text(text, None, &Known::default())?;
+/// assert_eq!(warnings, [Warning::UnusedAgent { agent: "e".into() }]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {

@@ -24,6 +24,21 @@ use crate::spawner::{InProcSpawner, OperatorSpawner, ProcessSpawner, SpawnerAdap
 const CONCURRENCY_PER_CORE: usize = 4;
 
 /// Why a blueprint is not a program.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::blueprint::{Functions, ProgramError, compile, parse_blueprint};
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// let text = r#"{"id": "x", "spawner_hints": {"layers": ["no_such"]},
+///     "flow": {"kind": "seq", "children": []}}"#;
+/// match compile(&engine, &parse_blueprint(text, None)?, &Functions::new()).await {
+///     Ok(program) => assert_eq!(program.warnings().len(), 1), // an unknown layer is left out
+///     Err(ProgramError::Compile(faults)) => panic!("{faults}"),
+///     Err(other) => panic!("unknown layers, under `strict_link`: {other}"),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProgramError {
@@ -54,6 +69,21 @@ pub(crate) struct Agent {
 }
 
 /// A blueprint that was compiled for an engine.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::blueprint::{Functions, compile};
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let text = r#"{"id": "echo", "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}],
+/// #     "flow": {"kind": "step", "ref": "e", "in": {"op": "path", "at": "$.in"}, "out": {"op": "path", "at": "$.out"}}}"#;
+/// # let echo = adjutant::blueprint::parse_blueprint(text, None)?;
+/// let program = compile(&engine, &echo, &Functions::new()).await?;
+/// assert_eq!((program.name(), program.agent_names()), ("echo", vec!["e"]));
+/// assert!(program.warnings().is_empty());
+/// assert_eq!(program.document()["id"], "echo");
+/// # Ok(()) }
+/// ```
 pub struct Program {
     name: String,
     document: Arc<Value>,
@@ -115,6 +145,20 @@ impl Program {
 }
 
 /// What an engine with these functions brings to a blueprint.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::blueprint::{Functions, check, known_to};
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let text = r#"{"id": "echo", "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}],
+/// #     "flow": {"kind": "step", "ref": "e", "in": {"op": "path", "at": "$.in"}, "out": {"op": "path", "at": "$.out"}}}"#;
+/// # let echo = adjutant::blueprint::parse_blueprint(text, None)?;
+/// let known = known_to(&engine, &Functions::new()).await;
+/// let warnings = check(&echo, &known)?; // what `compile` would find, without building anything
+/// assert!(known.rust_fns.contains("identity") && warnings.is_empty());
+/// # Ok(()) }
+/// ```
 pub async fn known_to(engine: &Engine, functions: &Functions) -> Known {
     Known {
         rust_fns: functions.names().into_iter().map(str::to_owned).collect(),
@@ -125,6 +169,21 @@ pub async fn known_to(engine: &Engine, functions: &Functions) -> Known {
 }
 
 /// Compiles a blueprint for an engine: checks it, builds a spawner for each agent, links layers.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::blueprint::{Functions, ProgramError, compile, parse_blueprint};
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// let wrong = parse_blueprint(r#"{"id": "wrong",
+///     "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "nobody"}}],
+///     "flow": {"kind": "seq", "children": []}}"#, None)?;
+/// let Err(ProgramError::Compile(faults)) = compile(&engine, &wrong, &Functions::new()).await else {
+///     panic!("no function of that name is registered")
+/// };
+/// assert_eq!(faults.errors().len(), 1);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// Every fault of the document at once; unknown layers under `strict_link`.

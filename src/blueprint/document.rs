@@ -89,6 +89,17 @@ pub struct Blueprint {
 
 impl Blueprint {
     /// The kind of `agent`: its own, else the document's, else the host's, else `operator`.
+    ///
+    /// ```
+    /// use adjutant::blueprint::AgentKind;
+    /// # let text = r#"{"id": "echo", "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}],
+    /// #     "flow": {"kind": "step", "ref": "e", "in": {"op": "path", "at": "$.in"}, "out": {"op": "path", "at": "$.out"}}}"#;
+    /// # let echo = adjutant::blueprint::parse_blueprint(text, None)?;
+    /// let agent = echo.agent("e").expect("the document names it");
+    /// assert_eq!(echo.kind_of(agent, None), AgentKind::RustFn);
+    /// assert!(echo.operator("e").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn kind_of(&self, agent: &AgentDef, host_default: Option<&AgentKind>) -> AgentKind {
         let named = agent.kind.as_ref().or(self.default_agent_kind.as_ref()).or(host_default);
@@ -109,6 +120,17 @@ impl Blueprint {
 }
 
 /// One agent: a name that steps refer to, and how its work is done.
+///
+/// ```
+/// use adjutant::blueprint::{AgentDef, AgentKind};
+///
+/// let agent: AgentDef = serde_json::from_str(
+///     r#"{"name": "count", "kind": "subprocess", "spec": {"program": "wc"}, "on_interrupt": "retry"}"#,
+/// )?;
+/// assert_eq!(agent.kind, Some(AgentKind::Subprocess));
+/// assert_eq!(agent.on_interrupt, adjutant::OnInterrupt::Retry);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentDef {
@@ -143,6 +165,14 @@ impl fmt::Debug for AgentDef {
 }
 
 /// One operator that agents may name.
+///
+/// ```
+/// use adjutant::{OperatorKind, blueprint::OperatorDef};
+///
+/// let desk: OperatorDef = serde_json::from_str(r#"{"name": "desk", "kind": "main_ai"}"#)?;
+/// assert_eq!(desk.kind, Some(OperatorKind::MainAi));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorDef {
@@ -177,6 +207,13 @@ impl fmt::Debug for OperatorDef {
 }
 
 /// Who an agent or operator is.
+///
+/// ```
+/// let profile: adjutant::blueprint::Profile =
+///     serde_json::from_str(r#"{"system_prompt": "You review.", "tools": ["read"]}"#)?;
+/// assert_eq!(profile.tools, ["read"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Profile {
@@ -199,6 +236,12 @@ pub struct Profile {
 }
 
 /// What the document says about an agent or operator.
+///
+/// ```
+/// let meta: adjutant::blueprint::AgentMeta = serde_json::from_str(r#"{"tags": ["nightly"]}"#)?;
+/// assert!(meta.version.is_none() && meta.tags == ["nightly"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentMeta {
@@ -211,6 +254,12 @@ pub struct AgentMeta {
 }
 
 /// Free hints for hosts and layers.
+///
+/// ```
+/// let hints: adjutant::blueprint::Hints = serde_json::from_str(r#"{"per_agent": {"e": {"cpu": 2}}}"#)?;
+/// assert_eq!(hints.per_agent["e"]["cpu"], 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hints {
@@ -221,6 +270,13 @@ pub struct Hints {
 }
 
 /// How strictly the document is compiled.
+///
+/// ```
+/// use adjutant::blueprint::Strategy;
+///
+/// let lenient = Strategy { strict_refs: false, ..Strategy::default() };
+/// assert!(lenient.strict_kind);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Strategy {
@@ -239,6 +295,12 @@ impl Default for Strategy {
 }
 
 /// What the document says about itself.
+///
+/// ```
+/// let metadata: adjutant::blueprint::Metadata = serde_json::from_str(r#"{"default_run_ttl_secs": 60}"#)?;
+/// assert_eq!(metadata.default_run_ttl_secs, Some(60));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metadata {
@@ -257,6 +319,13 @@ pub struct Metadata {
 }
 
 /// Which layers wrap the agents' spawners.
+///
+/// ```
+/// use adjutant::blueprint::SpawnerHints;
+///
+/// let hints = SpawnerHints { layers: vec!["main_ai".into(), "sink".into()] };
+/// assert_eq!(hints.layers.last().map(String::as_str), Some("sink")); // the outermost
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpawnerHints {

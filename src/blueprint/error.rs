@@ -8,6 +8,18 @@ use std::fmt;
 use super::document::AgentKind;
 
 /// One fault of a blueprint.
+///
+/// ```
+/// use adjutant::blueprint::{CompileError, Known, check_text};
+///
+/// let faults = check_text("{}", None, &Known::default()).expect_err("an empty document");
+/// for fault in faults {
+///     match fault {
+///         CompileError::InvalidDocument { field, msg } => assert!(!msg.is_empty(), "{field}"),
+///         other => panic!("{other}"),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileError {
@@ -147,6 +159,15 @@ fn list(names: &[String]) -> String {
 /// All faults of a blueprint, at least one.
 ///
 /// It prints one numbered line a fault and a closing line that counts them.
+///
+/// ```
+/// use adjutant::blueprint::{CompileError, CompileErrors};
+///
+/// assert!(CompileErrors::from_list(vec![]).is_ok());
+/// let fault = CompileError::InvalidFlow { place: "/flow".into(), msg: "it is empty".into() };
+/// let all = CompileErrors::from_list(vec![fault.clone()]).expect_err("there is one");
+/// assert_eq!(all.errors(), [fault]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompileErrors(Vec<CompileError>);
 

@@ -30,6 +30,17 @@ pub struct FlowNote {
 }
 
 /// Everything that one walk over a flow finds.
+///
+/// ```
+/// use adjutant::blueprint::flow::{FlowNote, FlowRef, Survey, survey};
+/// # let text = r#"{"id": "echo", "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}],
+/// #     "flow": {"kind": "step", "ref": "e", "in": {"op": "path", "at": "$.in"}, "out": {"op": "path", "at": "$.out"}}}"#;
+/// # let echo = adjutant::blueprint::parse_blueprint(text, None)?;
+/// let Survey { steps, faults, .. } = survey(&echo.flow);
+/// assert!(faults.iter().all(|FlowNote { place, .. }| place.starts_with("/flow")));
+/// assert!(matches!(&steps[..], [FlowRef { place, .. }] if place == "/flow"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// The steps, in the order of the document.
@@ -67,12 +78,26 @@ pub fn survey(flow: &Node) -> Survey {
 }
 
 /// Every step of a flow, with its place.
+///
+/// ```
+/// # let text = r#"{"id": "echo", "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}],
+/// #     "flow": {"kind": "step", "ref": "e", "in": {"op": "path", "at": "$.in"}, "out": {"op": "path", "at": "$.out"}}}"#;
+/// # let echo = adjutant::blueprint::parse_blueprint(text, None)?;
+/// assert_eq!(adjutant::blueprint::steps(&echo.flow)[0].reference, "e");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn steps(flow: &Node) -> Vec<FlowRef> {
     survey(flow).steps
 }
 
 /// Reads a flow from its document form.
+///
+/// ```
+/// let flow = serde_json::json!({ "kind": "seq", "children": [{ "kind": "jump" }] });
+/// let faults = adjutant::blueprint::flow::read(&flow).expect_err("no node is of that kind");
+/// assert_eq!(faults[0].place, "/flow/children/0");
+/// ```
 ///
 /// # Errors
 /// Every fault of it, each with its place.

@@ -50,6 +50,15 @@ impl Functions {
     }
 
     /// Adds a function, in place of one of the same name.
+    ///
+    /// ```
+    /// use adjutant::{WorkerError, WorkerResult, blueprint::Functions};
+    ///
+    /// let functions = Functions::default().with("refuse", |_call| async {
+    ///     Err::<WorkerResult, _>(WorkerError::Failed("not today".into()))
+    /// });
+    /// assert!(functions.names().contains(&"refuse"));
+    /// ```
     #[must_use]
     pub fn with<F, Fut>(mut self, name: impl Into<String>, f: F) -> Self
     where

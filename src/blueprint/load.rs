@@ -21,6 +21,19 @@ const DOCUMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Loads a blueprint from a file, with the files that it refers to.
 ///
+/// ```
+/// use adjutant::blueprint::{Known, check_file, load_blueprint};
+///
+/// let path = "examples/blueprints/census.json".as_ref();
+/// let census = load_blueprint(path)?;
+/// assert!(census.agent("count").is_some());
+///
+/// // The same with a check, all faults in one report:
+/// let (_, warnings) = check_file(path, &Known::default())?;
+/// assert!(warnings.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Every fault of the document's form. [`super::check()`] finds what the form does not show.
 pub fn load_blueprint(path: &Path) -> Result<Blueprint, CompileErrors> {
@@ -48,6 +61,13 @@ pub fn parse_blueprint(text: &str, folder: Option<&Path>) -> Result<Blueprint, C
 
 /// Loads a blueprint from a file and checks it, and reports the faults of both together.
 ///
+/// ```
+/// use adjutant::blueprint::{Known, check_file};
+///
+/// let faults = check_file("/no/such/file".as_ref(), &Known::default()).expect_err("it is not there");
+/// assert_eq!(faults.errors().len(), 1);
+/// ```
+///
 /// # Errors
 /// Every fault of the document.
 pub fn check_file(path: &Path, known: &Known) -> Result<(Blueprint, Vec<Warning>), CompileErrors> {
@@ -55,6 +75,15 @@ pub fn check_file(path: &Path, known: &Known) -> Result<(Blueprint, Vec<Warning>
 }
 
 /// Reads a blueprint from its text and checks it, and reports the faults of both together.
+///
+/// ```
+/// use adjutant::blueprint::{Known, check_text};
+///
+/// let text = r#"{"id": "x", "flow": {"kind": "step", "ref": "nobody",
+///     "in": {"op": "lit", "value": 1}, "out": {"op": "path", "at": "$.y"}}}"#;
+/// let faults = check_text(text, None, &Known::default()).expect_err("nobody is no agent");
+/// assert!(faults.to_string().contains("no agent `nobody`"));
+/// ```
 ///
 /// # Errors
 /// Every fault of the document.

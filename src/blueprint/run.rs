@@ -25,6 +25,18 @@ use crate::engine::Engine;
 use crate::operator::SeniorBridge;
 
 /// How a step ended.
+///
+/// ```
+/// use adjutant::blueprint::StepEnd;
+///
+/// let end = StepEnd::Failed("no such agent".into());
+/// let word = match &end {
+///     StepEnd::Pass(_) => "done",
+///     StepEnd::Timeout | StepEnd::Cancelled => "ask for it again",
+///     _ => "look at it",
+/// };
+/// assert_eq!(word, "look at it");
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "end", content = "value", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -54,6 +66,14 @@ impl fmt::Display for StepEnd {
 }
 
 /// How a run came out.
+///
+/// ```
+/// use adjutant::blueprint::RunOutcome;
+///
+/// let late = RunOutcome::Timeout { step: Some("build".into()) };
+/// assert_eq!(serde_json::to_value(&late)?["step"], "build");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -84,6 +104,15 @@ pub enum RunOutcome {
 }
 
 /// What is left of a run.
+///
+/// ```
+/// use adjutant::blueprint::{RunOutcome, RunReport};
+///
+/// let report = RunReport { outcome: RunOutcome::Pass, context: serde_json::json!({ "out": 1 }) };
+/// let passed = report.outcome == RunOutcome::Pass;
+/// assert!(passed && report.context["out"] == 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunReport {
     /// How it came out.
@@ -94,6 +123,30 @@ pub struct RunReport {
 }
 
 /// Somebody who watches the steps of a run. Called outside the engine's turns; keep it short.
+///
+/// ```
+/// use adjutant::TaskId;
+/// use adjutant::blueprint::{RunObserver, RunOptions, StepEnd};
+/// use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
+///
+/// /// Counts the steps that are at work.
+/// #[derive(Default)]
+/// struct AtWork(AtomicUsize);
+///
+/// impl RunObserver for AtWork {
+///     fn step_started(&self, _task: TaskId, _step: &str) {
+///         self.0.fetch_add(1, Ordering::Relaxed);
+///     }
+///
+///     fn step_ended(&self, _task: TaskId, _step: &str, _end: &StepEnd) {
+///         self.0.fetch_sub(1, Ordering::Relaxed);
+///     }
+/// }
+///
+/// let observer = Arc::new(AtWork::default());
+/// let options = RunOptions { observer: observer.clone(), ..RunOptions::default() };
+/// # let _ = options;
+/// ```
 pub trait RunObserver: Send + Sync {
     /// A kept run was opened or taken over: it can be resumed from here on.
     fn run_opened(&self) {}
@@ -110,6 +163,27 @@ impl RunObserver for () {
 }
 
 /// What may be said of a run.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::blueprint::{Functions, RunOptions, RunOutcome, compile, run};
+/// use std::{sync::Arc, time::Duration};
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let text = r#"{"id": "echo", "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}],
+/// #     "flow": {"kind": "step", "ref": "e", "in": {"op": "path", "at": "$.in"}, "out": {"op": "path", "at": "$.out"}}}"#;
+/// # let echo = adjutant::blueprint::parse_blueprint(text, None)?;
+/// let options = RunOptions {
+///     id: Some(engine.mint().run_id()), // kept, so that it can be resumed
+///     ttl: Some(Duration::from_secs(300)),
+///     ..RunOptions::default()
+/// };
+/// options.cancel.cancel(); // here before it begins, usually from elsewhere and later
+/// # let program = Arc::new(compile(&engine, &echo, &Functions::new()).await?);
+/// let report = run(&engine, program, serde_json::json!({ "in": 1 }), options).await?;
+/// assert_eq!(report.outcome, RunOutcome::Cancelled);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct RunOptions {
     /// Name of the operator that the run attaches as.
@@ -169,6 +243,23 @@ impl Default for RunOptions {
 /// Dropping the future then leaves the run open, as the death of the process does; a call with the
 /// same id, program and input goes on with it as [`resume()`](crate::blueprint::resume()) does,
 /// and one after its end gives the report that was kept.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::blueprint::{Functions, RunOptions, RunOutcome, compile, run};
+/// use serde_json::json;
+/// use std::sync::Arc;
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let text = r#"{"id": "echo", "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}],
+/// #     "flow": {"kind": "step", "ref": "e", "in": {"op": "path", "at": "$.in"}, "out": {"op": "path", "at": "$.out"}}}"#;
+/// # let echo = adjutant::blueprint::parse_blueprint(text, None)?;
+/// let program = Arc::new(compile(&engine, &echo, &Functions::new()).await?);
+/// let report = run(&engine, program, json!({ "in": "hello" }), RunOptions::default()).await?;
+/// assert_eq!(report.outcome, RunOutcome::Pass);
+/// assert_eq!(report.context["out"]["echoed"], "hello");
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// Where the run could not begin: the session could not be attached. For a kept run also those of

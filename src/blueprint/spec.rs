@@ -19,6 +19,13 @@ use crate::spawner::process::StreamMode;
 ///
 /// The agent's input arrives on the child's standard input, or as one more argument where
 /// `use_stdin` is false. Arguments are plain text, never templates.
+///
+/// ```
+/// use adjutant::blueprint::SubprocessSpec;
+///
+/// let spec = SubprocessSpec { program: Some("wc".into()), ..SubprocessSpec::default() };
+/// assert!(spec.use_stdin && spec.stream_mode.is_none());
+/// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SubprocessSpec {
@@ -73,6 +80,12 @@ impl fmt::Debug for SubprocessSpec {
 }
 
 /// A function that the host registered.
+///
+/// ```
+/// let spec: adjutant::blueprint::RustFnSpec = serde_json::from_str(r#"{"fn_id": "identity"}"#)?;
+/// assert_eq!(spec.max_concurrency, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RustFnSpec {
@@ -84,6 +97,12 @@ pub struct RustFnSpec {
 }
 
 /// An operator of the document or of the host.
+///
+/// ```
+/// let spec: adjutant::blueprint::OperatorSpec = serde_json::from_str(r#"{"operator_ref": "desk"}"#)?;
+/// assert_eq!(spec.operator_ref, "desk");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorSpec {
@@ -95,6 +114,13 @@ pub struct OperatorSpec {
 }
 
 /// A question to the senior.
+///
+/// ```
+/// let spec: adjutant::blueprint::AskSpec =
+///     serde_json::from_str(r#"{"question_template": "Release {{ version }}?"}"#)?;
+/// assert!(spec.question_template.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AskSpec {
@@ -103,6 +129,18 @@ pub struct AskSpec {
 }
 
 /// The typed spec of an agent.
+///
+/// ```
+/// use adjutant::blueprint::{AgentDef, AgentKind, AgentSpec};
+///
+/// let agent: AgentDef = serde_json::from_str(
+///     r#"{"name": "ask", "kind": "operator", "spec": {"operator_ref": "desk", "max_concurrency": 2}}"#,
+/// )?;
+/// let spec = agent.typed_spec(&AgentKind::Operator)?;
+/// assert_eq!(spec.max_concurrency(), Some(2));
+/// assert!(matches!(spec, AgentSpec::Operator(desk) if desk.operator_ref == "desk"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AgentSpec {
@@ -131,6 +169,13 @@ impl AgentSpec {
 
 impl AgentDef {
     /// The agent's spec as that of `kind`, which [`super::Blueprint::kind_of`] tells.
+    ///
+    /// ```
+    /// use adjutant::blueprint::{AgentDef, AgentKind};
+    /// # let agent: AgentDef = serde_json::from_str(r#"{"name": "e", "spec": {"color": 1}}"#).unwrap();
+    /// let faults = agent.typed_spec(&AgentKind::RustFn).expect_err("no such field");
+    /// assert!(faults.to_string().contains("color"));
+    /// ```
     ///
     /// # Errors
     /// The kind is not supported, or the fields of the spec that are wrong.

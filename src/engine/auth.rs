@@ -55,6 +55,17 @@ impl Engine {
     /// of reading, polling and cancelling also a sub-task below its own, with `DispatchAttempt`
     /// only those, with every other verb only its own.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::Verb;
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// engine.verify_token_for_task(&operator, Verb::ReadTaskState, &task).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Self::verify_token`], `TokenTaskMismatch`, `TaskNotFound`.
     pub async fn verify_token_for_task(
@@ -95,6 +106,15 @@ impl Engine {
 
     /// The task and the attempt behind a worker handle.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// let mistyped = engine.resolve_handle("not a handle").await;
+    /// assert!(matches!(mistyped, Err(adjutant::EngineError::InvalidArgument(_))));
+    /// assert!(engine.task_id_from_handle("not a handle").await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::task_id_from_handle`].
     pub async fn resolve_handle(&self, handle: &str) -> Result<(TaskId, u32), EngineError> {
@@ -108,6 +128,33 @@ impl Engine {
     /// # Errors
     /// Those of an authorization; `InvalidTransition` where no attempt is live;
     /// `InvalidArgument` for a `ttl` of zero or `max_uses` of 0.
+    ///
+    /// For a helper that does a part of the work of an attempt:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{InProcSpawner, SpawnerAdapter, WorkerResult};
+    /// use std::{sync::Arc, time::Duration};
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// # let (mut agents, inside, ann) = (InProcSpawner::new(), engine.unanchored(), operator.clone());
+    /// agents.register("echo", move |call| {
+    ///     let (engine, ann) = (inside.clone(), ann.clone());
+    ///     async move {
+    ///         let (once, ttl) = (Some(1), Duration::from_secs(9));
+    ///         let helper = engine.mint_worker_token(&ann, &call.task_id, ttl, once).await.unwrap();
+    ///         let prompt = engine.fetch_prompt(&helper, &call.task_id).await.unwrap();
+    ///         let same = engine.task_id_from_token(&helper).await == Ok(call.task_id);
+    ///         Ok(WorkerResult { value: prompt.into(), ok: same })
+    ///     }
+    /// });
+    /// # let spawner: Arc<dyn SpawnerAdapter> = Arc::new(agents);
+    /// engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+    /// assert_eq!(engine.read_task_state(&operator, &task).await?.last_result, Some("hello".into()));
+    /// # Ok(()) }
+    /// ```
     pub async fn mint_worker_token(
         &self,
         token: &CapToken,
@@ -144,6 +191,16 @@ impl Engine {
 
     /// Revokes a token by its fingerprint. Trusted callers only.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// engine.revoke_token(operator.fingerprint()).await?;
+    /// assert_eq!(engine.heartbeat(&operator).await, Err(adjutant::EngineError::TokenRevoked));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `TokenNotFound`.
     pub async fn revoke_token(&self, fingerprint: TokenFingerprint) -> Result<(), EngineError> {
@@ -152,6 +209,17 @@ impl Engine {
 
     /// Retires a signing key: tokens under it no longer verify, and all their records are
     /// revoked. Returns how many. Looks at every record. Trusted callers only.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// engine.signer().rotate(2, b"a secret of thirty-two bytes or more")?;
+    /// assert_eq!(engine.retire_key(1).await?, 1); // the one token that it had signed
+    /// assert!(engine.heartbeat(&operator).await.is_err());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `InvalidArgument` for the active key or one that is not there.

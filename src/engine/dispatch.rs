@@ -23,6 +23,14 @@ use crate::engine::{Caller, Engine};
 use crate::spawner::SpawnerAdapter;
 
 /// What may be said of one attempt. Use the struct update syntax.
+///
+/// ```
+/// use adjutant::DispatchOptions;
+///
+/// let options = DispatchOptions { prompt: Some("try harder".into()), ..DispatchOptions::default() }
+///     .with_key("second try");
+/// assert_eq!(options.key.as_deref(), Some("second try"));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DispatchOptions {
     /// Prompt of this attempt; otherwise an injected directive, else the task's first one.
@@ -57,6 +65,25 @@ impl Engine {
     /// The attempt belongs to its supervisor, not to this future: dropping the future loses
     /// neither the attempt nor its verdict. A worker may dispatch only sub-tasks below its own
     /// task. While dispatching is paused, calls wait here in their order.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::DispatchOutcome;
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let mut agents = adjutant::InProcSpawner::new();
+    /// # agents.register("echo", |call| async move {
+    /// #     Ok(adjutant::WorkerResult { value: call.prompt.into(), ok: true })
+    /// # });
+    /// # let spawner: std::sync::Arc<dyn adjutant::SpawnerAdapter> = std::sync::Arc::new(agents);
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// match engine.dispatch_attempt_with(&operator, &task, &spawner).await? {
+    ///     DispatchOutcome::Pass(value) => assert_eq!(value, "hello"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of an authorization; `InvalidTransition` while an attempt is live or for a status

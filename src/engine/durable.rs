@@ -22,6 +22,14 @@ use crate::spawner::process::end_left;
 const LEFT_GRACE: Duration = Duration::from_secs(1);
 
 /// What may be said of an engine that is opened. Use the struct update syntax.
+///
+/// ```
+/// use adjutant::{OpenOptions, Role, RoleVerbGate, Verb};
+///
+/// let gate = RoleVerbGate::new().allow(Role::Operator, &[Verb::StartTask]);
+/// let options = OpenOptions { gate: Some(gate), ..OpenOptions::default() };
+/// # let _ = options;
+/// ```
 #[derive(Clone, Default)]
 pub struct OpenOptions {
     /// The gate, in place of the default one. It is fixed for an engine's life.
@@ -90,6 +98,20 @@ impl Engine {
     }
 
     /// As [`Self::open`], with options.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::journal::memory::MemoryJournal;
+    /// use adjutant::{Engine, EngineCfg, LayerRegistry, OpenOptions};
+    /// use std::sync::Arc;
+    ///
+    /// let (cfg, layers) = (EngineCfg::default(), LayerRegistry::standard());
+    /// let journal = Arc::new(MemoryJournal::default()); // for tests; otherwise a store
+    /// let engine = Engine::open_with(cfg, layers, journal, OpenOptions::default()).await?;
+    /// engine.flush().await?;
+    /// assert_eq!((engine.recovery().tasks, engine.journal_failure()), (0, None));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::open`]; `Stopped` where the supervisor has stopped.

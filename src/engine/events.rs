@@ -19,9 +19,28 @@ use crate::engine::{Caller, Engine};
 const FEED_PAGE: usize = 4096;
 
 /// A live stream of events. A receiver that lags is told how many it missed.
+///
+/// ```
+/// use adjutant::{Engine, EngineCfg, EventStream};
+///
+/// let events: EventStream = Engine::new(EngineCfg::default()).subscribe();
+/// assert!(events.is_empty());
+/// ```
 pub type EventStream = broadcast::Receiver<Event>;
 
 /// What an [`EventFeed`] delivers.
+///
+/// ```
+/// use adjutant::{Delivery, EventRecord};
+///
+/// fn tell(delivery: Delivery) -> String {
+///     match delivery {
+///         Delivery::Record(EventRecord { seq, event, .. }) => format!("{seq} {}", event.kind()),
+///         Delivery::Missed { from, to } => format!("{from} to {to} are gone"),
+///     }
+/// }
+/// assert_eq!(tell(Delivery::Missed { from: 1, to: 3 }), "1 to 3 are gone");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivery {
     /// The next event.
@@ -87,6 +106,17 @@ impl EventFeed {
     }
 
     /// The next delivery, if it is there without waiting. Does not refill what was missed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// let mut feed = engine.event_feed(0).await?;
+    /// assert!(feed.try_next().is_some()); // the attached session
+    /// assert!(feed.try_next().is_none()); // where `next` would wait
+    /// # Ok(()) }
+    /// ```
     pub fn try_next(&mut self) -> Option<Delivery> {
         loop {
             if let Some(delivery) = self.pop() {
@@ -140,6 +170,19 @@ impl Engine {
 
     /// A live stream of events from now on. Trusted callers only; [`Self::subscribe_with`] takes a
     /// token.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// let (mut events, mut records) = (engine.subscribe(), engine.subscribe_records());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// assert!(matches!(events.recv().await?, adjutant::Event::SessionAttached { .. }));
+    /// assert_eq!(records.recv().await?.seq, 1);
+    /// let tx = engine.event_tx();
+    /// assert_eq!(tx.receiver_count(), 1);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn subscribe(&self) -> EventStream {
         self.event_tx().subscribe()
@@ -152,6 +195,19 @@ impl Engine {
     }
 
     /// A live stream of numbered events from now on, for an observer.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{Role, TaskSpec};
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// let watcher = engine.attach("wim", Role::Observer, minute).await?;
+    /// let mut records = engine.subscribe_with(&watcher).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// assert_eq!(records.recv().await?.event.task_id(), Some(task));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of an authorization with `SubscribeEvents`.
@@ -168,6 +224,17 @@ impl Engine {
     /// log, if one is kept, reach back. If the first one's number is above `after + 1`, those
     /// between are gone. Trusted callers only.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let events = engine.events_after(1, 100).await?;
+    /// assert_eq!((events.len(), events[0].seq, events[0].event.task_id()), (1, 2, Some(task)));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `LockBusy`, `Stopped`; `Journal` where the log cannot be read.
     pub async fn events_after(
@@ -179,6 +246,18 @@ impl Engine {
     }
 
     /// As [`Self::events_after`], for an observer, of one task or of all.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let watcher = engine.attach("wim", adjutant::Role::Observer, minute).await?;
+    /// let trace = engine.read_trace(&watcher, Some(&task), 0, 100).await?;
+    /// assert_eq!(trace[0].event, adjutant::Event::TaskCreated { task_id: task });
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of an authorization with `ReadTrace`.
@@ -222,6 +301,26 @@ impl Engine {
 
     /// Delivers events to a host's actor as its own message type, from a number on. `wrap` may
     /// pass one over with `None`. Ends with the actor, the engine, or the handle's abort.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{Delivery, Engine, EngineError};
+    /// use ractor::ActorRef;
+    ///
+    /// enum HostMsg {
+    ///     Happened(u64),
+    /// }
+    ///
+    /// async fn follow(engine: &Engine, host: ActorRef<HostMsg>) -> Result<(), EngineError> {
+    ///     let wrap = |delivery| match delivery {
+    ///         Delivery::Record(record) => Some(HostMsg::Happened(record.seq)),
+    ///         Delivery::Missed { .. } => None,
+    ///     };
+    ///     engine.forward_events(host, 0, wrap).await?;
+    ///     Ok(())
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::events_after`].

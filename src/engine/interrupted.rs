@@ -14,6 +14,15 @@ use crate::engine::Engine;
 use crate::spawner::SpawnerAdapter;
 
 /// How the retry of one task came out.
+///
+/// ```
+/// use adjutant::{DispatchOutcome, Retry};
+///
+/// fn passed(retries: &[Retry]) -> usize {
+///     retries.iter().filter(|(_, end)| matches!(end, Ok(DispatchOutcome::Pass(_)))).count()
+/// }
+/// assert_eq!(passed(&[]), 0);
+/// ```
 pub type Retry = (TaskId, Result<DispatchOutcome, EngineError>);
 
 impl Engine {
@@ -22,6 +31,15 @@ impl Engine {
     /// Blocked. Those of an open run are not among them: resuming it dispatches them. The list
     /// follows from the tasks, so it outlives any number of crashes. Trusted callers only; looks at
     /// every task.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// for (task, agent) in engine.interrupted_tasks().await? {
+    ///     println!("{task} of {agent} was cut short and may be tried again");
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::with_state`].

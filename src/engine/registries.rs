@@ -40,11 +40,59 @@ impl Engine {
     }
 
     /// Registers a spawn hook, in place of one of the same name.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{Ctx, SpawnHook, async_trait};
+    /// use serde_json::Value;
+    /// use std::sync::Arc;
+    ///
+    /// struct Quiet;
+    ///
+    /// #[async_trait]
+    /// impl SpawnHook for Quiet {
+    ///     async fn before(&self, _ctx: &Ctx) -> Result<(), String> { Ok(()) }
+    ///     async fn after(&self, _ctx: &Ctx, _result: &Value) -> Result<(), String> { Ok(()) }
+    /// }
+    ///
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// engine.register_spawn_hook("quiet", Arc::new(Quiet)).await;
+    /// assert_eq!(engine.list_spawn_hook_ids().await, ["quiet"]);
+    /// engine.unregister_spawn_hook("quiet").await;
+    /// engine.unregister_senior_bridge("never there").await;
+    /// assert!(engine.list_spawn_hook_ids().await.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub async fn register_spawn_hook(&self, id: impl Into<String>, hook: Arc<dyn SpawnHook>) {
         self.inner.hooks.insert(id.into(), hook);
     }
 
     /// Registers an operator, in place of one of the same name.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{CapToken, Ctx, Operator, WorkerBinding, WorkerError, WorkerResult};
+    /// use std::sync::Arc;
+    ///
+    /// struct Desk;
+    ///
+    /// #[adjutant::async_trait]
+    /// impl Operator for Desk {
+    ///     async fn execute(
+    ///         &self, _: &Ctx, _: Option<String>, prompt: String, _: Option<WorkerBinding>, _: CapToken,
+    ///     ) -> Result<WorkerResult, WorkerError> {
+    ///         Ok(WorkerResult { value: prompt.into(), ok: true })
+    ///     }
+    /// }
+    ///
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// engine.register_operator("desk", Arc::new(Desk)).await;
+    /// assert_eq!(engine.list_operator_ids().await, ["desk"]);
+    /// assert!(engine.find_operator("desk").is_some());
+    /// engine.unregister_operator("desk").await;
+    /// assert!(engine.find_operator("desk").is_none());
+    /// # Ok(()) }
+    /// ```
     pub async fn register_operator(&self, id: impl Into<String>, operator: Arc<dyn Operator>) {
         self.inner.operators.insert(id.into(), operator);
     }

@@ -62,6 +62,23 @@ impl Engine {
 
     /// Answers a question as a senior and resumes its task. The first answer wins.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{EngineError, Role};
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let senior = engine.attach("sam", Role::Senior, minute).await?;
+    /// let key = engine.query_senior(&operator, &task, "now?".into()).await?;
+    /// let refused = engine.answer_query(&operator, key, true.into()).await;
+    /// assert!(matches!(refused, Err(EngineError::RoleViolation { .. })));
+    /// engine.answer_query(&senior, key, true.into()).await?;
+    /// let second = engine.answer_query(&senior, key, false.into()).await;
+    /// assert!(matches!(second, Err(EngineError::InvalidTransition { .. })));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of an authorization; `ResumeKeyNotFound`; `InvalidTransition` where it was answered
     /// or closed before; `ValueTooLarge`.
@@ -87,6 +104,18 @@ impl Engine {
 
     /// As [`Self::answer_query`], without a token. Trusted callers only.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let key = engine.query_senior(&operator, &task, "now?".into()).await?;
+    /// engine.resume(key, "yes".into()).await?;
+    /// assert_eq!(engine.await_resume(key, minute).await?, "yes");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::answer_query`].
     pub async fn resume(&self, key: ResumeKey, answer: Value) -> Result<(), EngineError> {
@@ -108,6 +137,18 @@ impl Engine {
 
     /// Waits for the answer to a question; one that was given before is returned at once. A
     /// timeout of zero only looks; longer ones are clamped to `max_hold`. Trusted callers only.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let key = engine.query_senior(&operator, &task, "now?".into()).await?;
+    /// let looked = engine.await_resume(key, std::time::Duration::ZERO).await;
+    /// assert!(matches!(looked, Err(adjutant::EngineError::PollTimeout { .. })));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `ResumeKeyNotFound`; `PollTimeout`; `Cancelled` where the task came to an end unanswered.

@@ -50,6 +50,28 @@ impl Engine {
 
     /// Every run that is remembered, the oldest first. Trusted callers only.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::blueprint::{Functions, RunOptions, compile, run};
+    /// use adjutant::{CancellationToken, RunStatus};
+    /// use std::sync::Arc;
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let text = r#"{"id": "echo", "agents": [{"name": "e", "kind": "rust_fn", "spec": {"fn_id": "identity"}}],
+    /// #     "flow": {"kind": "step", "ref": "e", "in": {"op": "path", "at": "$.in"}, "out": {"op": "path", "at": "$.out"}}}"#;
+    /// # let echo = adjutant::blueprint::parse_blueprint(text, None)?;
+    /// let (id, leave) = (engine.mint().run_id(), CancellationToken::new());
+    /// leave.cancel();
+    /// # let program = Arc::new(compile(&engine, &echo, &Functions::new()).await?);
+    /// let options = RunOptions { id: Some(id), leave, ..RunOptions::default() };
+    /// run(&engine, program, serde_json::json!({ "in": 1 }), options).await?;
+    /// assert_eq!(engine.list_runs().await?[0].0, id);
+    ///
+    /// engine.cancel_run(id).await?;
+    /// let record = engine.read_run(id).await?.expect("it is kept");
+    /// assert_eq!(record.status, RunStatus::Cancelled);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `Stopped`.
     pub async fn list_runs(&self) -> Result<Vec<(RunId, RunRecord)>, EngineError> {

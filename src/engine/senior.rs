@@ -15,6 +15,19 @@ use crate::engine::{Caller, Engine};
 impl Engine {
     /// The open questions, oldest first, at most `limit`; for whoever may answer them.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let senior = engine.attach("sam", adjutant::Role::Senior, minute).await?;
+    /// let key = engine.query_senior(&operator, &task, "really?".into()).await?;
+    /// let questions = engine.open_questions(&senior, 10).await?;
+    /// assert_eq!((questions[0].0, &*questions[0].1.question), (key, &"really?".into()));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of an authorization with `AnswerQuery`.
     pub async fn open_questions(
@@ -42,6 +55,24 @@ impl Engine {
 
     /// Sets the prompt of the task's next attempt.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let mut agents = adjutant::InProcSpawner::new();
+    /// # agents.register("echo", |call| async move {
+    /// #     Ok(adjutant::WorkerResult { value: call.prompt.into(), ok: true })
+    /// # });
+    /// # let spawner: std::sync::Arc<dyn adjutant::SpawnerAdapter> = std::sync::Arc::new(agents);
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let senior = engine.attach("sam", adjutant::Role::Senior, minute).await?;
+    /// engine.inject_directive(&senior, &task, "goodbye").await?;
+    /// let outcome = engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+    /// assert_eq!(outcome, adjutant::DispatchOutcome::Pass("goodbye".into()));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of an authorization; `InvalidTransition` for a task that is final; `ValueTooLarge`.
     pub async fn inject_directive(
@@ -62,6 +93,26 @@ impl Engine {
     }
 
     /// Lets new dispatches of the whole engine wait, in their order; running ones go on.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let mut agents = adjutant::InProcSpawner::new();
+    /// # agents.register("echo", |call| async move {
+    /// #     Ok(adjutant::WorkerResult { value: call.prompt.into(), ok: true })
+    /// # });
+    /// # let spawner: std::sync::Arc<dyn adjutant::SpawnerAdapter> = std::sync::Arc::new(agents);
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let senior = engine.attach("sam", adjutant::Role::Senior, minute).await?;
+    /// engine.pause_dispatch(&senior).await?;
+    /// let dispatch = engine.dispatch_attempt_with(&operator, &task, &spawner);
+    /// let (outcome, resumed) = tokio::join!(dispatch, engine.resume_dispatch(&senior));
+    /// resumed?;
+    /// assert_eq!(outcome?, adjutant::DispatchOutcome::Pass("hello".into()));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of an authorization.

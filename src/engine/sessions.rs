@@ -54,6 +54,17 @@ impl Engine {
     /// Attaches a session with faces given in place. They are registered under synthetic ids
     /// (`br-…`, `hk-…`, `op-…`), which do not survive the process.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{OperatorInfo, OperatorKind, Role};
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// let faces = OperatorInfo { kind: OperatorKind::MainAi, ..OperatorInfo::default() };
+    /// let hour = std::time::Duration::from_secs(3600);
+    /// let token = engine.attach_with("ann", Role::Operator, hour, faces).await?;
+    /// assert_eq!(engine.read_session(&token).await?.operator_kind, Some(OperatorKind::MainAi));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::attach`].
     pub async fn attach_with(
@@ -160,6 +171,18 @@ impl Engine {
     /// Marks the token's session as detached. Its tasks stay, and a heartbeat with the same token
     /// attaches it again; use [`Self::detach_and_revoke`] to end it for good.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// engine.detach(&operator).await?;
+    /// assert!(!engine.read_session(&operator).await?.attached);
+    /// engine.heartbeat(&operator).await?;
+    /// assert!(engine.read_session(&operator).await?.attached);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of an authorization; `SessionNotFound`.
     pub async fn detach(&self, token: &CapToken) -> Result<(), EngineError> {
@@ -196,6 +219,16 @@ impl Engine {
     /// As [`Self::heartbeat`], and tells the session whether to start anything new and how long
     /// it and its token have.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// let reply = engine.heartbeat_with_reply(&operator).await?;
+    /// assert!(!reply.drain && reply.token_ends_in_ms <= 60_000);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::heartbeat`].
     pub async fn heartbeat_with_reply(
@@ -221,6 +254,15 @@ impl Engine {
     /// Starts the loop that detaches sessions without a heartbeat for `heartbeat_miss_threshold`
     /// intervals. Dropping the handle leaves the loop running; aborting it, or the end of the
     /// engine, ends it. The loop does not keep the engine alive. Needs a runtime.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// let detaching = engine.start_detach_loop();
+    /// assert!(!detaching.is_finished());
+    /// detaching.abort();
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Panics
     /// Outside a runtime.

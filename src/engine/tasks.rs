@@ -16,6 +16,13 @@ use serde_json::Value;
 use crate::engine::{Caller, Engine};
 
 /// What may be said of a new task beside its spec. Use the struct update syntax.
+///
+/// ```
+/// use adjutant::{OnInterrupt, TaskOptions};
+///
+/// let options = TaskOptions::default().with_key("nightly").with_on_interrupt(OnInterrupt::Retry);
+/// assert_eq!((options.key.as_deref(), options.parent), (Some("nightly"), None));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskOptions {
     /// The task that this one is to be a sub-task of. A worker's tasks are sub-tasks of its own
@@ -55,6 +62,19 @@ impl Engine {
     /// # Errors
     /// Those of an authorization; `InvalidArgument` and `ValueTooLarge` for the spec;
     /// `SpawnDepthExceeded`, `ChildLimitExceeded`, `TaskLimitExceeded`; `Stopped` in a shutdown.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{EngineError, TaskSpec, TaskStatus};
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await?;
+    /// assert_eq!(engine.read_task_state(&operator, &task).await?.status, TaskStatus::Pending);
+    /// let nameless = engine.start_task(&operator, TaskSpec::new("", "hello")).await;
+    /// assert!(matches!(nameless, Err(EngineError::InvalidArgument(_))));
+    /// # Ok(()) }
+    /// ```
     pub async fn start_task(
         &self,
         token: &CapToken,
@@ -131,6 +151,17 @@ impl Engine {
 
     /// A snapshot of a task.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let state = engine.read_task_state(&operator, &task).await?;
+    /// assert_eq!((state.spec.agent.as_str(), state.attempt), ("echo", 0));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of an authorization.
     pub async fn read_task_state(
@@ -157,6 +188,18 @@ impl Engine {
     /// asked to stop, and stopped by force after the grace period. Cancelling a cancelled task is
     /// fine and changes nothing.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// engine.cancel_task(&operator, &task).await?;
+    /// engine.cancel_task(&operator, &task).await?; // changes nothing
+    /// assert!(engine.read_task_state(&operator, &task).await?.status.is_final());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of an authorization; `InvalidTransition` for a task that passed.
     pub async fn cancel_task(&self, token: &CapToken, task_id: &TaskId) -> Result<(), EngineError> {
@@ -176,6 +219,18 @@ impl Engine {
     }
 
     /// Passes a Pending or Running task with a value, as an operator; a live attempt is ended.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// engine.mark_pass(&operator, &task, "done by hand".into()).await?;
+    /// let again = engine.mark_blocked(&operator, &task, "too late".into()).await;
+    /// assert!(matches!(again, Err(adjutant::EngineError::InvalidTransition { .. })));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of an authorization; `InvalidTransition` for any other status; `ValueTooLarge`.
@@ -203,6 +258,20 @@ impl Engine {
 
     /// Decides a task as a senior: Running and Suspended either way, Blocked may become Pass. A
     /// live attempt is ended, an open question closed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// engine.mark_blocked(&operator, &task, "flaky".into()).await?;
+    /// let senior = engine.attach("sam", adjutant::Role::Senior, minute).await?;
+    /// engine.override_verdict(&senior, &task, true, "good enough".into()).await?;
+    /// let state = engine.read_task_state(&operator, &task).await?;
+    /// assert_eq!(state.status, adjutant::TaskStatus::Pass);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of an authorization; `InvalidTransition` for any other status; `ValueTooLarge`.

@@ -34,6 +34,38 @@ impl Engine {
 
     /// Prompt, system prompt, agent and attempt in one answer.
     ///
+    /// All that a worker may do, here one that is a function of the host's:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{ContentRef, InProcSpawner, OutputEvent, SpawnerAdapter, WorkerError, WorkerResult};
+    /// use std::sync::Arc;
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// # let (mut agents, inside) = (InProcSpawner::new(), engine.unanchored());
+    /// agents.register("echo", move |call| {
+    ///     let engine = inside.clone();
+    ///     async move {
+    ///         let failed = |error: adjutant::EngineError| WorkerError::Failed(error.to_string());
+    ///         let (token, task) = (&call.token, &call.task_id);
+    ///         let work = engine.fetch_worker_payload(token, task).await.map_err(failed)?;
+    ///         assert_eq!(engine.fetch_prompt(token, task).await, Ok(work.prompt));
+    ///         engine.post_result(token, task, "half".into()).await.map_err(failed)?;
+    ///         let log = OutputEvent::Artifact { name: "log".into(), content: ContentRef::inline_text("x") };
+    ///         engine.submit_output(token, task, call.attempt, log).await.map_err(failed)?;
+    ///         Ok(WorkerResult { value: "whole".into(), ok: true })
+    ///     }
+    /// });
+    /// # let spawner: Arc<dyn SpawnerAdapter> = Arc::new(agents);
+    /// engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+    /// assert_eq!(engine.task_attempt(&task).await?, 1);
+    /// assert_eq!(engine.output_tail(&task, 1).await.len(), 2);
+    /// assert_eq!(engine.last_final(&task, 1).await, Some(("whole".into(), true)));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::fetch_prompt`].
     pub async fn fetch_worker_payload(
@@ -173,6 +205,22 @@ impl Engine {
     /// As [`Self::submit_output`], without a token. Trusted callers only: layers and spawners,
     /// which append what they found and never rewrite what is there.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let note = adjutant::OutputEvent::Progress { stage: "read".into(), note: None };
+    /// let refused = engine.append_output_trusted(&task, 1, note).await;
+    /// assert!(refused.is_err()); // no attempt has begun
+    /// assert!(engine.submit_worker_result_trusted(&task, 1, true.into(), true).await.is_err());
+    /// assert!(engine.bake_worker_system_prompt(&task, 1, None).await.is_err());
+    /// assert_eq!(engine.fetch_worker_payload_trusted(&task).await?.prompt, "hello");
+    /// engine.note_slow_attempt(&task, 1, minute, minute).await?; // an event, and nothing else
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::submit_output`].
     pub async fn append_output_trusted(
@@ -232,6 +280,24 @@ impl Engine {
     }
 
     /// As [`Self::output_tail`], for an observer.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let mut agents = adjutant::InProcSpawner::new();
+    /// # agents.register("echo", |call| async move {
+    /// #     Ok(adjutant::WorkerResult { value: call.prompt.into(), ok: true })
+    /// # });
+    /// # let spawner: std::sync::Arc<dyn adjutant::SpawnerAdapter> = std::sync::Arc::new(agents);
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+    /// let watcher = engine.attach("wim", adjutant::Role::Observer, minute).await?;
+    /// let output = engine.read_output(&watcher, &task, 1).await?;
+    /// assert!(matches!(output[0], adjutant::OutputEvent::Final { ok: true, .. }));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of an authorization with `ReadTrace`.

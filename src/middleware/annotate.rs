@@ -18,6 +18,21 @@ pub const INPUT_REFS: &str = "input_refs";
 pub const PROJECT_NAME_ALIAS: &str = "project_name_alias";
 
 /// Tells workers where large outputs go, so that a driving agent carries ids only.
+///
+/// ```
+/// use adjutant::{LayerRegistry, MemoryOutputStore, SinkMiddleware};
+/// use std::sync::Arc;
+///
+/// let store = Arc::new(MemoryOutputStore::new());
+/// let layers = LayerRegistry::new().with_hint("sink", move |_engine| {
+///     Arc::new(SinkMiddleware::new(store.clone(), "http://127.0.0.1:7777/outputs"))
+/// });
+/// assert_eq!(layers.hint_keys(), ["sink"]);
+///
+/// let layer = SinkMiddleware::new(Arc::new(MemoryOutputStore::new()), "/outputs");
+/// let served = layer.store().clone(); // by the host, under that address
+/// # let _ = served;
+/// ```
 #[derive(Clone)]
 pub struct SinkMiddleware {
     store: Arc<dyn OutputStore>,
@@ -47,6 +62,15 @@ impl SpawnerLayer for SinkMiddleware {
 }
 
 /// Names outputs of others as a worker's inputs.
+///
+/// ```
+/// use adjutant::{InputInjectMiddleware, OutputRef};
+///
+/// let report: OutputRef = format!("out-{:032x}", 7).parse()?;
+/// let layer = InputInjectMiddleware::new([report]);
+/// # let _ = layer;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct InputInjectMiddleware {
     refs: Vec<OutputRef>,
@@ -69,6 +93,14 @@ impl SpawnerLayer for InputInjectMiddleware {
 }
 
 /// Tells workers the name that a project goes by.
+///
+/// ```
+/// use adjutant::{InProcSpawner, ProjectNameAliasMiddleware, SpawnerLayer};
+/// use std::sync::Arc;
+///
+/// let spawner = ProjectNameAliasMiddleware::new("north").wrap(Arc::new(InProcSpawner::new()));
+/// # let _ = spawner;
+/// ```
 #[derive(Debug, Clone)]
 pub struct ProjectNameAliasMiddleware {
     alias: String,

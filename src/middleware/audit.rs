@@ -18,6 +18,14 @@ use crate::spawner::{SpawnError, SpawnerAdapter};
 
 /// Writes `tracing` records of attempts under the target `adjutant::audit`. It sends no event: the
 /// engine itself records each start and each end once.
+///
+/// ```
+/// use adjutant::{AuditMiddleware, LayerRegistry};
+///
+/// let layers = LayerRegistry::new()
+///     .with_base(|engine| std::sync::Arc::new(AuditMiddleware::new(engine.event_tx())));
+/// assert_eq!(layers.base_factories().len(), 1);
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AuditMiddleware;
 

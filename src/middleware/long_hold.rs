@@ -19,6 +19,27 @@ use crate::spawner::{SpawnError, SpawnerAdapter};
 
 /// Records [`Event::AttemptSlow`] when a worker is still at work after `default_hold`, counted
 /// from the return of its spawn.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{Event, LongHoldMiddleware, SpawnerLayer};
+/// use std::time::Duration;
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let minute = std::time::Duration::from_secs(60);
+/// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+/// # let mut agents = adjutant::InProcSpawner::new();
+/// agents.register("echo", |_call| std::future::pending());
+/// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "")).await?;
+/// let layer = LongHoldMiddleware::new(Duration::from_millis(5), engine.event_tx());
+/// let (spawner, mut events) = (layer.wrap(std::sync::Arc::new(agents)), engine.subscribe());
+/// let dispatch = engine.dispatch_attempt_with(&operator, &task, &spawner);
+/// let (_, slow) = tokio::join!(dispatch, async {
+///     while !matches!(events.recv().await, Ok(Event::AttemptSlow { .. })) {}
+///     engine.cancel_task(&operator, &task).await
+/// });
+/// slow?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct LongHoldMiddleware {
     default_hold: Duration,

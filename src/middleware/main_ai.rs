@@ -17,6 +17,24 @@ use crate::spawner::{SpawnError, SpawnerAdapter};
 
 /// Calls the spawn hook around attempts of kind MainAi or Composite. An error of `before` refuses
 /// the spawn; one of `after` is logged and changes nothing.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{MainAIMiddleware, SpawnerLayer};
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let minute = std::time::Duration::from_secs(60);
+/// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+/// # let mut agents = adjutant::InProcSpawner::new();
+/// # agents.register("echo", |call| async move {
+/// #     Ok(adjutant::WorkerResult { value: call.prompt.into(), ok: true })
+/// # });
+/// # let spawner: std::sync::Arc<dyn adjutant::SpawnerAdapter> = std::sync::Arc::new(agents);
+/// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+/// // A session without a hook, or of another kind, passes through.
+/// let spawner = MainAIMiddleware.wrap(spawner);
+/// engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MainAIMiddleware;
 

@@ -15,6 +15,37 @@ use crate::spawner::{Delegation, SpawnError, SpawnerAdapter};
 
 /// Lets the session's operator execute attempts of kind MainAi or Composite (of any kind under
 /// `delegate_any_kind`); the spawner below is not called. Where no operator is there, it is.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{
+///     CapToken, Ctx, DispatchOutcome, InProcSpawner, Operator, OperatorDelegateMiddleware,
+///     OperatorInfo, OperatorKind, Role, SpawnerLayer, TaskSpec, WorkerBinding, WorkerError,
+///     WorkerResult,
+/// };
+/// use std::{sync::Arc, time::Duration};
+///
+/// struct Desk;
+///
+/// #[adjutant::async_trait]
+/// impl Operator for Desk {
+///     async fn execute(
+///         &self, _: &Ctx, _: Option<String>, prompt: String, _: Option<WorkerBinding>, _: CapToken,
+///     ) -> Result<WorkerResult, WorkerError> {
+///         Ok(WorkerResult { value: prompt.to_uppercase().into(), ok: true })
+///     }
+/// }
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// let (kind, desk): (_, Arc<dyn Operator>) = (OperatorKind::MainAi, Arc::new(Desk));
+/// let faces = OperatorInfo { kind, operator: Some(desk), ..OperatorInfo::default() };
+/// let ann = engine.attach_with("ann", Role::Operator, Duration::from_secs(60), faces).await?;
+/// let task = engine.start_task(&ann, TaskSpec::new("anybody", "hello")).await?;
+/// let spawner = OperatorDelegateMiddleware.wrap(Arc::new(InProcSpawner::new()));
+/// let outcome = engine.dispatch_attempt_with(&ann, &task, &spawner).await?;
+/// assert_eq!(outcome, DispatchOutcome::Pass("HELLO".into()));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OperatorDelegateMiddleware;
 

@@ -19,6 +19,37 @@ use crate::spawner::{SpawnError, SpawnerAdapter};
 
 /// Asks the senior bridge `{reason, value}` when a worker ended well and its last Final is not ok.
 /// An answer appends a passing Final `{original, senior_answer}`; an error leaves things.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{
+///     DispatchOutcome, InProcSpawner, OperatorInfo, Role, SeniorBridge, SeniorEscalationMiddleware,
+///     SpawnerLayer, TaskId, TaskSpec, WorkerResult,
+/// };
+/// use serde_json::Value;
+/// use std::{sync::Arc, time::Duration};
+///
+/// struct Lenient;
+///
+/// #[adjutant::async_trait]
+/// impl SeniorBridge for Lenient {
+///     async fn ask(&self, _: &TaskId, _: Value) -> Result<Value, String> {
+///         Ok("let it pass".into())
+///     }
+/// }
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// let senior: Arc<dyn SeniorBridge> = Arc::new(Lenient);
+/// let faces = OperatorInfo { senior_bridge: Some(senior), ..OperatorInfo::default() };
+/// let ann = engine.attach_with("ann", Role::Operator, Duration::from_secs(60), faces).await?;
+/// let mut agents = InProcSpawner::new();
+/// agents.register("lint", |_| async { Ok(WorkerResult { value: "1 warning".into(), ok: false }) });
+/// let task = engine.start_task(&ann, TaskSpec::new("lint", "")).await?;
+/// let spawner = SeniorEscalationMiddleware.wrap(Arc::new(agents));
+/// let outcome = engine.dispatch_attempt_with(&ann, &task, &spawner).await?;
+/// assert!(matches!(outcome, DispatchOutcome::Pass(value) if value["original"] == "1 warning"));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SeniorEscalationMiddleware;
 

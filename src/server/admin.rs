@@ -32,6 +32,19 @@ impl std::fmt::Debug for AdminToken {
 impl AdminToken {
     /// The token in a file, which is made with mode 0600 where there is none.
     ///
+    /// ```
+    /// use adjutant::server::AdminToken;
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let file = dir.path().join("admin-token");
+    /// let made = AdminToken::in_file(&file)?;
+    /// let bearer = std::fs::read_to_string(&file)?; // what a client of the admin's sends
+    /// assert!(!format!("{made:?}").contains(bearer.trim()));
+    /// std::fs::write(&file, "short")?;
+    /// assert!(AdminToken::in_file(&file).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Where the file cannot be read or made, may be read by others, or holds no such token.
     pub fn in_file(path: &Path) -> Result<Self, Error> {

@@ -11,6 +11,19 @@ use crate::server::shelf::{MemoryShelf, Shelf};
 use crate::server::sink::DataSink;
 
 /// What may be said of a server. Use the struct update syntax.
+///
+/// ```
+/// use adjutant::server::{LinkCfg, ServerCfg};
+/// use std::time::Duration;
+///
+/// let cfg = ServerCfg {
+///     hosts: vec!["desk.example".into()],
+///     programs: vec!["wc".into()],
+///     links: LinkCfg { ping: Duration::from_secs(5), ..LinkCfg::default() },
+///     ..ServerCfg::default()
+/// };
+/// assert!(cfg.origins.is_empty());
+/// ```
 #[derive(Clone)]
 pub struct ServerCfg {
     /// Names, without a port, under which the server may be asked for, beside those of loopback.
@@ -62,6 +75,14 @@ pub struct ServerCfg {
 }
 
 /// What a server knows of its surroundings, for its doctor.
+///
+/// ```
+/// use adjutant::server::{About, ServerCfg};
+///
+/// let about = About { store: Some("state".into()), ..About::default() };
+/// let cfg = ServerCfg { about, ..ServerCfg::default() };
+/// # let _ = cfg;
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct About {
     /// How it was set up, each setting with its origin. Never a secret.

@@ -33,6 +33,14 @@ const ID_DIGITS: usize = 32;
 const ID_PREFIX: &str = "out-";
 
 /// Bounds of the data plane. Use the struct update syntax.
+///
+/// ```
+/// use adjutant::server::{DataCfg, ServerCfg};
+///
+/// let data = DataCfg { body_bytes: 1 << 20, ..DataCfg::default() };
+/// let cfg = ServerCfg { data, ..ServerCfg::default() };
+/// # let _ = cfg;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataCfg {
     /// Bytes of one body.

@@ -49,6 +49,15 @@ pub enum Level {
 }
 
 /// One thing that was looked at.
+///
+/// ```
+/// use adjutant::server::{Finding, Level};
+///
+/// let full = Finding::warn("disk", "3 % are free", "make room");
+/// assert_eq!((full.level, full.hint.as_deref()), (Level::Warn, Some("make room")));
+/// assert_eq!(Finding::ok("disk", "all well").hint, None);
+/// assert_eq!(Finding::fail("disk", "read-only", "mount it anew").level, Level::Fail);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema, JsonSchema)]
 #[non_exhaustive]
 pub struct Finding {
@@ -84,6 +93,12 @@ impl Finding {
 }
 
 /// The newest errors and warnings, for whoever looks. Cheap to clone; all clones are one list.
+///
+/// ```
+/// let errors = adjutant::server::RecentErrors::default();
+/// errors.clone().push("the disk is slow".into());
+/// assert_eq!(errors.list(), ["the disk is slow"]);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct RecentErrors(Arc<Mutex<VecDeque<String>>>);
 
@@ -109,6 +124,16 @@ impl RecentErrors {
 }
 
 /// Looks at the limits of this process.
+///
+/// ```
+/// use adjutant::server::{Level, look_at_process};
+///
+/// for finding in look_at_process() {
+///     if finding.level != Level::Ok {
+///         eprintln!("{}: {}", finding.check, finding.found);
+///     }
+/// }
+/// ```
 #[must_use]
 pub fn look_at_process() -> Vec<Finding> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -122,6 +147,12 @@ pub fn look_at_process() -> Vec<Finding> {
 }
 
 /// Looks at the folder of a store: free space, and how long a flush takes. Blocks on the disk.
+///
+/// ```
+/// let dir = tempfile::tempdir()?;
+/// assert!(!adjutant::server::look_at_folder(dir.path()).is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn look_at_folder(folder: &Path) -> Vec<Finding> {
     let mut found = Vec::new();

@@ -110,6 +110,13 @@ impl Places {
 
 /// Raises the soft limit of descriptors of this process to its hard limit, and gives what it is.
 ///
+/// ```
+/// if let Some(limit) = adjutant::server::raise_descriptor_limit()? {
+///     println!("{limit} descriptors");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Those of the operating system.
 pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {

@@ -28,6 +28,12 @@ const PROBLEM_JSON: &str = "application/problem+json";
 struct Base;
 
 /// The document of all routes, as text.
+///
+/// ```
+/// let document: serde_json::Value = serde_json::from_str(&adjutant::server::openapi())?;
+/// assert!(document["paths"]["/v1/tasks"]["post"].is_object());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn openapi() -> String {
     let mut text = built().to_pretty_json().expect("the document has only plain keys");

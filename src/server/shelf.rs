@@ -23,6 +23,17 @@ pub(crate) const BLUEPRINTS_MAX: usize = 10_000;
 pub(crate) const VERSIONS_MAX: usize = 100;
 
 /// The run that a key was used for.
+///
+/// ```
+/// use adjutant::RunId;
+/// use adjutant::server::{ClaimedRun, MemoryShelf, Shelf};
+///
+/// let shelf = MemoryShelf::default();
+/// let run = ClaimedRun { run: RunId::from_bits(1), body: "hash".into() };
+/// shelf.claim_run("first", &run, 0)?;
+/// assert_eq!(shelf.claimed_run("first")?, Some(run)); // the same key gives the same run
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimedRun {
     /// The run.
@@ -32,6 +43,24 @@ pub struct ClaimedRun {
 }
 
 /// One version of a blueprint.
+///
+/// ```
+/// use adjutant::server::{BlueprintVersion, MemoryShelf, Put, Shelf};
+///
+/// let shelf = MemoryShelf::default();
+/// let version = BlueprintVersion {
+///     id: "echo".into(),
+///     hash: "hash".into(),
+///     at: 0,
+///     document: "{}".into(),
+///     archived: false,
+/// };
+/// assert_eq!(shelf.put_blueprint(&version)?, Put::New);
+/// assert_eq!(shelf.put_blueprint(&version)?, Put::Same);
+/// shelf.archive_blueprint("echo", true)?;
+/// assert_eq!(shelf.put_blueprint(&version)?, Put::Archived);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlueprintVersion {
     /// The blueprint's id.
@@ -60,6 +89,24 @@ pub enum Put {
 }
 
 /// A login of an operator.
+///
+/// ```
+/// use adjutant::server::{KeptLogin, MemoryShelf, Shelf};
+///
+/// let shelf = MemoryShelf::default();
+/// let login = KeptLogin {
+///     sid: "op-1".into(),
+///     bearer: "0".repeat(64),
+///     roles: vec!["desk".into()],
+///     aliases: vec![],
+///     generation: 7,
+///     since: 0,
+/// };
+/// shelf.keep_logins(&[login], &[])?;
+/// shelf.keep_logins(&[], &["op-1".into()])?;
+/// assert_eq!(shelf.logins()?.1, 7); // the generation outlives its login
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptLogin {
     /// Its id.
@@ -77,6 +124,25 @@ pub struct KeptLogin {
 }
 
 /// What is known of a body.
+///
+/// ```
+/// use adjutant::server::{DataKey, DataRecord, MemoryShelf, Shelf};
+///
+/// let shelf = MemoryShelf::default();
+/// let record = DataRecord {
+///     number: 0,
+///     hash: "ab".repeat(32),
+///     name: "report".into(),
+///     media: "text/plain".into(),
+///     bytes: 3,
+///     at: 0,
+///     scope: None,
+/// };
+/// shelf.note_data(&record)?;
+/// let found = shelf.find_data(&DataKey::Name("report".into()), None, 10)?;
+/// assert_eq!((found.len(), shelf.data_totals()?), (1, (1, 3)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataRecord {
     /// Number of the record; given by the shelf.
@@ -105,6 +171,17 @@ pub enum DataKey {
 }
 
 /// A place for what the server keeps. All calls block, and each is one step.
+///
+/// ```
+/// use adjutant::server::{MemoryShelf, ServerCfg, Shelf};
+/// use std::sync::Arc;
+///
+/// let shelf: Arc<dyn Shelf> = Arc::new(MemoryShelf::default()); // or a `SqliteStore`
+/// assert!(shelf.blueprints("", 10)?.is_empty() && shelf.data_folder().is_none());
+/// let cfg = ServerCfg { shelf, ..ServerCfg::default() };
+/// # let _ = cfg;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Shelf: Send + Sync {
     /// The run that has a key.
     ///

@@ -16,6 +16,18 @@ const KEY: &str = "sink";
 ///
 /// An engine is opened with its layers before its server has an address, so the layer is given the
 /// sink, and [`Server::bind`](crate::server::Server::bind) fills in the address.
+///
+/// ```
+/// use adjutant::server::{DataSink, ServerCfg};
+/// use adjutant::{Engine, EngineCfg, LayerRegistry};
+///
+/// let sink = DataSink::default();
+/// let layers = sink.layers(LayerRegistry::standard());
+/// let engine = Engine::new_with_layers(EngineCfg::default(), layers);
+/// assert!(engine.layer_registry().hint_keys().contains(&"sink".to_owned()));
+/// let cfg = ServerCfg { sink, ..ServerCfg::default() }; // for `Server::bind`
+/// # let _ = cfg;
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct DataSink(Arc<OnceLock<String>>);
 

@@ -19,6 +19,27 @@ use crate::spawner::task_worker::TaskWorker;
 use crate::spawner::{EngineSink, OutputSink, SpawnError, SpawnerAdapter};
 
 /// What an in-process worker is called with.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{InProcSpawner, OutputEvent, SpawnerAdapter, WorkerError, WorkerInvocation, WorkerResult};
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let minute = std::time::Duration::from_secs(60);
+/// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+/// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+/// # let mut agents = InProcSpawner::new();
+/// agents.register("echo", |call: WorkerInvocation| async move {
+///     if let Some(sink) = &call.sink {
+///         let said = OutputEvent::Partial { chunk: call.prompt.clone().into() };
+///         sink.emit(said).await.map_err(|error| WorkerError::Failed(error.to_string()))?;
+///     }
+///     Ok(WorkerResult { value: call.attempt.into(), ok: true })
+/// });
+/// # let spawner: std::sync::Arc<dyn SpawnerAdapter> = std::sync::Arc::new(agents);
+/// engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+/// assert_eq!(engine.output_tail(&task, 1).await.len(), 2);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct WorkerInvocation {
     /// The worker's own narrow token.

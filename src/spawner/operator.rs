@@ -29,6 +29,37 @@ enum Who {
 /// where that is a JSON object, else the one variable `directive`; an unknown one fails the spawn.
 /// The operator's result becomes a Final only where the attempt has none yet: one that came
 /// through the worker's own token or handle stands.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::{DispatchOutcome, OperatorSpawner, SpawnerAdapter, WorkerBinding, WorkerError, WorkerResult};
+/// use adjutant::{CapToken, Ctx, Operator};
+/// use std::sync::Arc;
+///
+/// /// Shows the system prompt that it was given.
+/// struct Desk;
+///
+/// #[adjutant::async_trait]
+/// impl Operator for Desk {
+///     async fn execute(
+///         &self, _: &Ctx, system: Option<String>, _: String, _: Option<WorkerBinding>, _: CapToken,
+///     ) -> Result<WorkerResult, WorkerError> {
+///         Ok(WorkerResult { value: system.into(), ok: true })
+///     }
+/// }
+///
+/// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+/// # let minute = std::time::Duration::from_secs(60);
+/// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+/// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+/// let binding = WorkerBinding { definition: "greeter".into(), tools: vec![] };
+/// let desk = OperatorSpawner::new(Arc::new(Desk)); // or `named`, looked up at each spawn
+/// let desk = desk.system_prompt("Answer {{ directive }}.").binding(binding);
+/// let spawner: Arc<dyn SpawnerAdapter> = Arc::new(desk);
+/// let outcome = engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+/// assert_eq!(outcome, DispatchOutcome::Pass("Answer hello.".into()));
+/// # Ok(()) }
+/// ```
 pub struct OperatorSpawner {
     who: Who,
     system_prompt: Option<String>,
@@ -43,6 +74,19 @@ impl OperatorSpawner {
     }
 
     /// The operator that is registered under this name when an attempt is spawned.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{EngineError, OperatorSpawner, SpawnerAdapter};
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let desk: std::sync::Arc<dyn SpawnerAdapter> = std::sync::Arc::new(OperatorSpawner::named("desk"));
+    /// let nobody = engine.dispatch_attempt_with(&operator, &task, &desk).await;
+    /// assert!(matches!(nobody, Err(EngineError::DispatchFailed(_))));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn named(id: impl Into<String>) -> Self {
         Self { who: Who::Named(id.into()), system_prompt: None, binding: None }

@@ -21,6 +21,19 @@ use crate::store::schema::{self, broken};
 const PAGE: usize = 1_000;
 
 /// What a check of a store found.
+///
+/// ```
+/// use adjutant::store::{SqliteStore, StoreCfg, export_json, fsck};
+///
+/// let dir = tempfile::tempdir()?;
+/// drop(SqliteStore::open(dir.path(), StoreCfg::default())?);
+/// let report = fsck(dir.path())?;
+/// assert!(report.is_sound() && report.last_seq == 0);
+///
+/// let mut lines = Vec::new();
+/// assert_eq!(export_json(dir.path(), &mut lines)?, 0); // nothing is in it
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -48,6 +61,11 @@ impl Report {
 
 /// Checks a store: the structure of its database, every checksum, every image, and every rule of
 /// the state that a load would give. Changes nothing; needs no lock.
+///
+/// ```
+/// let report = adjutant::store::fsck("/no/such/store");
+/// assert!(matches!(report, Err(adjutant::journal::JournalError::Unusable { .. })));
+/// ```
 ///
 /// # Errors
 /// `TooNew`, `Unusable`; `Damaged` where not even the structure can be read.
@@ -102,6 +120,25 @@ struct Line<'a> {
 /// Writes a store as lines of JSON: `{"table", "key", "record"}` for each record, in no order, then
 /// `{"table": "events", "key", "at", "record"}` for each event in its order. Changes nothing; needs
 /// no lock. Returns how many lines there are.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::store::{SqliteStore, StoreCfg, export_json};
+/// use adjutant::{Engine, EngineCfg, LayerRegistry, Role};
+/// use std::{sync::Arc, time::Duration};
+///
+/// let dir = tempfile::tempdir()?;
+/// let store = Arc::new(SqliteStore::open(dir.path(), StoreCfg::default())?);
+/// let cfg = EngineCfg { token_keys: store.keys(), ..EngineCfg::default() };
+/// let engine = Engine::open(cfg, LayerRegistry::new(), store).await?;
+/// engine.attach("ann", Role::Operator, Duration::from_secs(60)).await?;
+///
+/// let mut lines = Vec::new();
+/// let count = export_json(dir.path(), &mut lines)?;
+/// assert!(count >= 3); // the session, its token, its event
+/// assert_eq!(String::from_utf8(lines)?.lines().count() as u64, count);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// `TooNew`, `Unusable` also where `out` cannot be written, `Damaged`.

@@ -18,6 +18,27 @@ use crate::store::schema::{self, broken};
 const PAGE: usize = 1_000;
 
 /// What a store holds, as of one commit.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::store::{SqliteStore, StoreCfg, View};
+/// use adjutant::{Engine, EngineCfg, LayerRegistry, Role, TaskSpec};
+/// use std::{sync::Arc, time::Duration};
+///
+/// let dir = tempfile::tempdir()?;
+/// let store = Arc::new(SqliteStore::open(dir.path(), StoreCfg::default())?);
+/// let cfg = EngineCfg { token_keys: store.keys(), ..EngineCfg::default() };
+/// let engine = Engine::open(cfg, LayerRegistry::new(), store).await?;
+/// # let minute = std::time::Duration::from_secs(60);
+/// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+/// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+///
+/// let mut view = View::open(dir.path())?; // beside the engine that holds it
+/// assert_eq!(view.state().task_count(), 1);
+/// assert!(view.set_aside().is_empty() && view.path() == dir.path());
+/// assert_eq!(view.events_of(task)?.len(), 1);
+/// # Ok(()) }
+/// ```
 pub struct View {
     path: PathBuf,
     conn: Connection,

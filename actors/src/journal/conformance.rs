@@ -30,6 +30,31 @@ type Fresh<'a> = &'a dyn Fn() -> Box<dyn Place>;
 
 /// Runs every case, each on a fresh place.
 ///
+/// ```
+/// use adjutant_actors::journal::conformance::{Place, run};
+/// use adjutant_actors::journal::{Journal, JournalError, memory::MemoryJournal};
+/// use std::sync::{Arc, Mutex};
+///
+/// /// Each opening is a process that finds what the one before it left.
+/// #[derive(Default)]
+/// struct InMemory(Mutex<MemoryJournal>);
+///
+/// impl Place for InMemory {
+///     fn open(&self) -> Result<Arc<dyn Journal>, JournalError> {
+///         let mut last = self.0.lock().expect("nobody panics with it");
+///         *last = last.crashed();
+///         Ok(Arc::new(last.clone()))
+///     }
+///
+///     fn crashed(&self) -> Box<dyn Place> {
+///         let last = self.0.lock().expect("nobody panics with it");
+///         Box::new(InMemory(Mutex::new(last.crashed())))
+///     }
+/// }
+///
+/// run(&|| Box::new(InMemory::default()));
+/// ```
+///
 /// # Panics
 /// Where the backend breaks the contract; names the case and the difference.
 pub fn run(fresh: Fresh<'_>) {
@@ -50,6 +75,17 @@ fn open(place: &dyn Place) -> Arc<dyn Journal> {
 }
 
 /// Appends a batch and waits until it is safe.
+///
+/// ```
+/// use adjutant_actors::journal::conformance::{World, append, check_prefix};
+/// use adjutant_actors::journal::{Journal, memory::MemoryJournal};
+///
+/// let (journal, mut world) = (MemoryJournal::default(), World::new(7));
+/// world.epoch = journal.lead()?;
+/// append(&journal, world.batch())?;
+/// assert_eq!(check_prefix(&journal.crashed(), &world, 1), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// What the journal said of the batch; `Closed` where it said nothing within a minute.

@@ -34,6 +34,19 @@ pub enum FrameError {
 /// Appends the frame of a batch to `out`. `keep` says which images it holds, so that a backend may
 /// store some apart.
 ///
+/// ```
+/// use adjutant_actors::journal::{Batch, frame};
+/// use adjutant_actors::state::images::Touched;
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// let batch = Batch::cut(&state, &mut Touched::default(), &[], 7, 1, now);
+/// let mut bytes = Vec::new();
+/// frame::write(&batch, |_key| true, &mut bytes)?;
+/// assert_eq!(frame::read(&bytes).map(|view| view.number).ok(), Some(7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// That of the JSON writer, which no value that passed the engine's door meets.
 pub fn write(
@@ -172,6 +185,20 @@ impl<'a> Reader<'a> {
 }
 
 /// Reads a frame that is the whole of `bytes`.
+///
+/// ```
+/// use adjutant_actors::journal::frame::{BatchView, EventView, FrameError, ImageView, read};
+///
+/// match read(b"no frame at all") {
+///     Ok(BatchView { images, events, .. }) => {
+///         let gone = images.iter().filter(|ImageView { image, .. }| image.is_none()).count();
+///         let last = events.last().map(|EventView { seq, .. }| *seq);
+///         panic!("{gone} records are gone, {last:?} is the last event");
+///     }
+///     Err(FrameError::Version(version)) => panic!("a later program, of version {version}"),
+///     Err(FrameError::Short | FrameError::Checksum | FrameError::Unknown) => {}
+/// }
+/// ```
 ///
 /// # Errors
 /// [`FrameError`]; bytes that were changed anywhere are refused.

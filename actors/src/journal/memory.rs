@@ -28,6 +28,26 @@ struct Inner {
 }
 
 /// A journal in memory. Clones share it.
+///
+/// ```
+/// use adjutant_actors::journal::{Batch, Journal, memory::MemoryJournal};
+/// use adjutant_actors::state::images::Touched;
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// let journal = MemoryJournal::default();
+/// let epoch = journal.lead()?;
+/// journal.hold(); // nothing is safe from here on
+/// let batch = Batch::cut(&state, &mut Touched::default(), &[], 1, epoch, now);
+/// journal.append(batch, Box::new(|_safe| ()));
+/// assert_eq!(journal.held(), 1);
+/// assert_eq!(journal.crashed().load(16, &mut |_| {})?.last_batch, 0);
+/// assert_eq!(journal.release(), 1);
+/// assert_eq!(journal.crashed().load(16, &mut |_| {})?.last_batch, 1);
+/// journal.fail("no room is left");
+/// assert!(journal.flush().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct MemoryJournal {
     inner: Arc<Mutex<Inner>>,

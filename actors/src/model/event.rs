@@ -11,6 +11,16 @@ use crate::model::role::Role;
 ///
 /// Bodies above the configured inline size are replaced by a reference, so that the tail of
 /// events stays small; the full body is read from the task.
+///
+/// ```
+/// use adjutant_actors::model::{event::Event, ids::TaskId};
+///
+/// let task_id = TaskId::from_bits(1);
+/// let event = Event::TaskCancelled { task_id };
+/// assert_eq!((event.kind(), event.task_id()), ("task_cancelled", Some(task_id)));
+/// assert_eq!(serde_json::to_value(&event)?["kind"], event.kind());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -103,6 +113,15 @@ impl Event {
 }
 
 /// One event with its place in the engine's one order.
+///
+/// ```
+/// use adjutant_actors::model::event::{Event, EventRecord};
+///
+/// let record = EventRecord { seq: 3, at: 1_900_000_000, event: Event::DispatchPaused };
+/// let text = serde_json::to_string(&record)?;
+/// assert_eq!(serde_json::from_str::<EventRecord>(&text)?, record);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventRecord {
     /// Position from 1, without gaps.

@@ -6,6 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// A process group that works for an attempt.
+///
+/// ```
+/// use adjutant_actors::model::group::ProcessGroup;
+///
+/// let group = ProcessGroup { number: 4711, session: 12, start: 99, boot: "one boot".into() };
+/// let later = ProcessGroup { boot: "the next boot".into(), ..group.clone() };
+/// assert_ne!(group, later); // the same number, and another process
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessGroup {
     /// Its number, which is the id of the process that leads it.

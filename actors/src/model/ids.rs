@@ -10,6 +10,16 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Why a text is not an id of the kind that was asked for.
+///
+/// ```
+/// use adjutant_actors::model::ids::{IdParseError, RunId, TaskId};
+///
+/// let task = TaskId::from_bits(7);
+/// assert_eq!(task.to_string().parse::<TaskId>()?.bits(), 7);
+/// let IdParseError { prefix, .. } = task.to_string().parse::<RunId>().expect_err("a task's id");
+/// assert_eq!(prefix, RunId::PREFIX);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} must be `{prefix}` and 32 lower-case hex digits")]
 pub struct IdParseError {

@@ -43,6 +43,14 @@ fn levels(value: &Value, left: u64) -> u64 {
 
 /// Bytes of the JSON text of `value`.
 ///
+/// ```
+/// use adjutant_actors::model::measure::measure;
+///
+/// assert_eq!(measure("result", &serde_json::json!([1, 2]), 100)?, 5);
+/// assert!(measure("result", &serde_json::json!("far too long"), 5).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// `ValueTooLarge` above `max` bytes or above [`NESTING_MAX`] levels.
 pub fn measure(what: &'static str, value: &Value, max: u64) -> Result<u64, EngineError> {
@@ -66,6 +74,10 @@ pub fn measure(what: &'static str, value: &Value, max: u64) -> Result<u64, Engin
 
 /// Checks the length of a text.
 ///
+/// ```
+/// assert!(adjutant_actors::model::measure::measure_text("prompt", "hello", 4).is_err());
+/// ```
+///
 /// # Errors
 /// `ValueTooLarge` above `max` bytes.
 pub fn measure_text(what: &'static str, text: &str, max: u64) -> Result<u64, EngineError> {
@@ -77,6 +89,13 @@ pub fn measure_text(what: &'static str, text: &str, max: u64) -> Result<u64, Eng
 }
 
 /// Checks a name that people and logs will read: not empty, not long, no control characters.
+///
+/// ```
+/// use adjutant_actors::model::measure::check_name;
+///
+/// assert!(check_name("agent", "review").is_ok());
+/// assert!(check_name("agent", "").is_err() && check_name("agent", "a\nb").is_err());
+/// ```
 ///
 /// # Errors
 /// `InvalidArgument`, `ValueTooLarge`.

@@ -38,6 +38,17 @@ pub struct Mint {
 impl Mint {
     /// A mint whose draws nobody can foretell.
     ///
+    /// ```
+    /// use adjutant_actors::model::mint::{Mint, MintError};
+    ///
+    /// let mint = Mint::from_os()?;
+    /// assert_ne!(mint.run_id(), mint.run_id());
+    /// assert_ne!(mint.resume_key(), mint.resume_key());
+    /// assert_ne!(mint.worker_id().bits(), mint.bits128());
+    /// assert!(mint.nonce().len() == 32 && mint.handle_bits().iter().all(|&bits| bits < 32));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`MintError`] when the system gives no random bytes.

@@ -62,6 +62,15 @@ impl OutputEvent {
 }
 
 /// Where a body is. JSON is tagged by `kind`.
+///
+/// ```
+/// use adjutant_actors::model::output::{ContentRef, OutputEvent};
+///
+/// assert_eq!(ContentRef::inline_text("done").to_value(), "done");
+/// let content = ContentRef::file_ref("report.pdf");
+/// let event = OutputEvent::Artifact { name: "report".into(), content: content.clone() };
+/// assert_eq!(event.content(), Some(&content));
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -125,6 +134,20 @@ impl ContentRef {
 }
 
 /// What a worker needs to start: its task, its prompt, and its system prompt if one was baked.
+///
+/// ```
+/// use adjutant_actors::model::{ids::TaskId, output::WorkerPayload};
+///
+/// let payload = WorkerPayload {
+///     task_id: TaskId::from_bits(1),
+///     attempt: 1,
+///     agent: "review".into(),
+///     system: None,
+///     prompt: "Read it.".into(),
+/// };
+/// assert_eq!(serde_json::to_value(&payload)?["prompt"], "Read it.");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerPayload {
     /// The task that the worker is bound to.

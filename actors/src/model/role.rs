@@ -9,6 +9,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// What a token holder is to the engine. The wire form is snake_case.
+///
+/// ```
+/// use adjutant_actors::model::role::{Role, RoleParseError};
+///
+/// assert_eq!("senior".parse::<Role>()?, Role::Senior);
+/// assert_eq!("boss".parse::<Role>(), Err(RoleParseError));
+/// assert_eq!((Role::Senior.as_str(), Role::ALL.len()), ("senior", 4));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -258,6 +267,16 @@ impl fmt::Debug for RoleVerbGate {
 ///
 /// Operators run tasks, workers do them (and may run tasks of their own), observers watch,
 /// seniors answer and correct. Every role may keep alive and end its own session.
+///
+/// ```
+/// use adjutant_actors::model::role::{Role, Verb, default_role_verb_table};
+///
+/// let gate = default_role_verb_table();
+/// assert!(gate.is_allowed(Role::Senior, Verb::AnswerQuery));
+/// for verb in Verb::ALL {
+///     assert!(verb.wire() < 32, "{}", verb.as_str());
+/// }
+/// ```
 #[must_use]
 pub const fn default_role_verb_table() -> RoleVerbGate {
     RoleVerbGate::new()

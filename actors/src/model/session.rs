@@ -8,6 +8,13 @@ use crate::model::ids::{SessionId, TaskId};
 use crate::model::role::Role;
 
 /// Who does an agent's work: the operator itself, a machine, or both.
+///
+/// ```
+/// use adjutant_actors::model::session::OperatorKind;
+///
+/// assert_eq!(serde_json::to_value(OperatorKind::MainAi)?, "main_ai");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -22,6 +29,15 @@ pub enum OperatorKind {
 }
 
 /// Everything that `attach` stores of a new session beside its token.
+///
+/// ```
+/// use adjutant_actors::model::session::{OperatorKind, SessionFaces};
+///
+/// let mut faces = SessionFaces { operator_kind: Some(OperatorKind::Composite), ..SessionFaces::default() };
+/// faces.runtime_agent_kinds.insert("review".into(), OperatorKind::MainAi);
+/// assert_eq!(faces.kind_for("review"), OperatorKind::MainAi);
+/// assert_eq!(faces.kind_for("build"), OperatorKind::Composite);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionFaces {
     /// Kind that was asked for at launch; `None` leaves it to the blueprint.
@@ -41,6 +57,15 @@ pub struct SessionFaces {
 }
 
 /// A snapshot of one session. Only ids are stored, never live objects.
+///
+/// ```
+/// use adjutant_actors::model::session::OperatorSession;
+///
+/// /// The seconds since a session was seen.
+/// fn silent_for(session: &OperatorSession, now: u64) -> u64 {
+///     now.saturating_sub(session.last_seen)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorSession {
     /// Its id.

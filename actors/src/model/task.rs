@@ -6,6 +6,13 @@ use serde_json::Value;
 use crate::model::ids::{ResumeKey, TaskId};
 
 /// What `start_task` needs: who works, and what is asked first.
+///
+/// ```
+/// use adjutant_actors::model::task::TaskSpec;
+///
+/// let spec = TaskSpec::new("review", "Read src/lib.rs.");
+/// assert_eq!(spec.agent, "review");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// Name of the agent that runs the task.
@@ -23,6 +30,13 @@ impl TaskSpec {
 }
 
 /// What becomes of a task whose attempt was interrupted by the end of its process.
+///
+/// ```
+/// use adjutant_actors::model::task::OnInterrupt;
+///
+/// assert_eq!(serde_json::from_str::<OnInterrupt>("\"retry\"")?, OnInterrupt::Retry);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -37,6 +51,15 @@ pub enum OnInterrupt {
 /// Where a task stands.
 ///
 /// *Final* are Pass and Cancelled: they never change. *Settled* are these and Blocked.
+///
+/// ```
+/// use adjutant_actors::model::task::TaskStatus;
+///
+/// assert!(TaskStatus::Pass.is_final() && !TaskStatus::Blocked.is_final());
+/// assert!(TaskStatus::Blocked.is_settled() && TaskStatus::Blocked.is_terminal());
+/// assert!(TaskStatus::Suspended.ends_poll() && !TaskStatus::Suspended.is_settled());
+/// assert_eq!(TaskStatus::ALL.map(TaskStatus::as_str)[0], "pending");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -128,6 +151,15 @@ impl std::fmt::Display for TaskStatus {
 }
 
 /// A snapshot of one task.
+///
+/// ```
+/// use adjutant_actors::model::task::{TaskState, TaskStatus};
+///
+/// /// Whether a person has to do something about a task.
+/// fn needs_a_look(task: &TaskState) -> bool {
+///     task.suspended_on.is_some() || (task.status == TaskStatus::Blocked && task.attempt > 2)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskState {
     /// Its id.
@@ -151,6 +183,22 @@ pub struct TaskState {
 }
 
 /// How a dispatch came out.
+///
+/// ```
+/// use adjutant_actors::model::task::DispatchOutcome;
+///
+/// fn tell(outcome: DispatchOutcome) -> String {
+///     match outcome {
+///         DispatchOutcome::Pass(value) => format!("passed: {value}"),
+///         DispatchOutcome::Blocked(value) => format!("blocked: {value}"),
+///         DispatchOutcome::Suspended(key) => format!("waits for the answer to {key}"),
+///         DispatchOutcome::Cancelled => "cancelled".into(),
+///         DispatchOutcome::Timeout => "ran out of time".into(),
+///         other => format!("{other:?}"),
+///     }
+/// }
+/// assert_eq!(tell(DispatchOutcome::Pass(1.into())), "passed: 1");
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -36,6 +36,17 @@ use crate::model::role::Role;
 ///
 /// Whoever holds it has its rights, so it is a secret as a whole. [`TokenFingerprint`] names it
 /// in logs and tables.
+///
+/// ```
+/// use adjutant_actors::model::{role::Role, token::TokenSigner};
+/// use std::time::Duration;
+///
+/// let token = TokenSigner::new([7; 32]).session("ann", Role::Observer, Duration::from_secs(60));
+/// assert!(token.is_expired(token.expire_at) && !token.is_expired(token.issued_at));
+/// assert!(token.check_shape().is_ok());
+/// assert!(!format!("{token:?}").contains(token.id())); // log its fingerprint
+/// assert_eq!(token.fingerprint(), token.clone().fingerprint());
+/// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CapToken {

@@ -9,6 +9,19 @@ use crate::state::EngineState;
 use crate::state::effect::Effect;
 use crate::state::runs::RunStatus;
 
+/// The rules, as a test or a check of a store asks for them:
+///
+/// ```
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// state.audit()?;
+/// state.audit_task(task)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Checks every rule; the error names the rule and what broke it.
     ///

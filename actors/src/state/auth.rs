@@ -15,6 +15,13 @@ use crate::state::effect::Now;
 const RETIRED_TOKENS_MAX: u64 = 4_096;
 
 /// Why [`CapTokenRecord::consume`] refused to spend a use.
+///
+/// ```
+/// use adjutant_actors::{errors::EngineError, state::auth::CapTokenConsumeError};
+///
+/// let refused = EngineError::from(CapTokenConsumeError::Exhausted);
+/// assert_eq!(refused, EngineError::TokenUsesExhausted);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CapTokenConsumeError {
     /// The token was revoked.
@@ -75,6 +82,22 @@ impl CapTokenRecord {
 }
 
 /// Who calls, as far as that was proven before the turn.
+///
+/// Code of the host is trusted, everybody else shows a token; see [`Reach`] for how far it goes:
+///
+/// ```
+/// use adjutant_actors::state::auth::{Grant, Reach};
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// let grant: Grant = state.check(Access::Trusted, Reach::Tree(task), now)?;
+/// state.spend(&grant)?; // the last that can refuse; `verify` does both
+/// state.verify(Access::Trusted, Reach::Own(task), now)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Code of the host in the same process.

@@ -8,6 +8,16 @@ use crate::model::ids::{SessionId, TaskId};
 use crate::state::attempts::Verdict;
 
 /// One request to the outside.
+///
+/// ```
+/// use adjutant_actors::state::effect::{Effect, Now};
+/// # use adjutant_actors::{config::EngineCfg, model::event::Event, state::{EngineState, Rules}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// let (now, mut effects) = (Now { unix: 1_000, ms: 1 }, Vec::new());
+/// state.record(now, Event::DispatchPaused);
+/// state.commit(&mut effects);
+/// assert!(matches!(&effects[0], Effect::Announce(record) if record.seq == 1 && record.at == 1_000));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Send this event to the subscribers. It stands in the tail already.

@@ -12,6 +12,23 @@ const GROUPS_MAX: usize = 16;
 /// Groups of an attempt that is over, by its task and number.
 pub type LeftGroups = ((TaskId, u32), Vec<ProcessGroup>);
 
+/// Only an attempt that is live has groups of its own:
+///
+/// ```
+/// use adjutant_actors::{model::group::ProcessGroup, state::groups::LeftGroups};
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// let group = ProcessGroup { number: 4711, session: 12, start: 99, boot: "one boot".into() };
+/// assert!(state.remember_group(task, 1, group).is_err());
+/// state.forget_groups(task, 1);
+/// let left: Vec<LeftGroups> = state.left_groups();
+/// assert!(left.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Remembers a process group that works for a live attempt, until the attempt's own end.
     ///

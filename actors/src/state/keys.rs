@@ -109,6 +109,59 @@ impl AttemptRecord {
     }
 }
 
+/// A keyed attempt from its beginning to its verdict:
+///
+/// ```
+/// use adjutant_actors::config::Limits;
+/// use adjutant_actors::model::output::{ContentRef, OutputEvent};
+/// use adjutant_actors::model::{mint::Mint, role::Role, token::{TokenRequest, TokenSigner, WorkerHandle}};
+/// use adjutant_actors::state::{attempts::{AttemptEnd, Begin, NewAttempt, Plan, Verdict}, auth::NewToken};
+/// use adjutant_actors::state::outputs::{BodyHash, NewOutput};
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// let (signer, mint) = (TokenSigner::new([7; 32]), Mint::seeded(7));
+/// let (token, signed) = signer.mint_at(TokenRequest {
+///     agent_id: "echo".into(),
+///     role: Role::Worker,
+///     scopes: vec![],
+///     issued_at: now.unix,
+///     ttl: std::time::Duration::from_secs(60),
+///     max_uses: None,
+///     nonce: mint.nonce(),
+/// });
+/// let token = NewToken { token, signed, deadline_ms: 60_000 };
+/// let handle = signer.handle_key(WorkerHandle::draw(&mint).expose());
+/// let new = NewAttempt { task, token, handle, prompt: None, key: Some("first".into()) };
+/// let begun = state.begin_attempt(Access::Trusted, new, now)?;
+/// assert!(matches!(begun, Begin::Begun(Plan { attempt: 1, .. })));
+/// assert!(state.is_live(task, 1) && state.sent_nothing(task, 1));
+/// assert_eq!(state.resolve_handle(&handle, now)?, (task, 1));
+/// assert_eq!(state.bound_task(signed, now)?, (task, 1));
+/// state.bake_system_prompt(task, 1, Some("You echo.".into()))?;
+///
+/// let worker = Access::Token(signed);
+/// assert_eq!(state.fetch_prompt(worker, task, now)?, "hello");
+/// assert_eq!(state.fetch_payload(worker, task, now)?.system.as_deref(), Some("You echo."));
+/// state.post_result(worker, task, std::sync::Arc::new("half".into()), now)?;
+/// let event = OutputEvent::Final { content: ContentRef::inline("done".into()), ok: true };
+/// state.append_output(worker, task, 1, NewOutput::prepare(event, &Limits::default())?, now)?;
+/// assert_eq!(state.final_of(task, 1), Some(("done".into(), true)));
+/// assert_eq!(state.output_tail(task, 1).len(), 1);
+/// assert!(state.body(&BodyHash::default()).is_none()); // a large one would be kept by its hash
+/// let verdict = state.finish_attempt(task, 1, AttemptEnd::Done, now);
+/// assert!(matches!(verdict, Some(Verdict::Pass(value)) if *value == "done"));
+/// assert!(state.finish_attempt(task, 1, AttemptEnd::TimedOut, now).is_none()); // too late
+/// assert!(matches!(state.verdict_of(task, 1)?, Some(Verdict::Pass(_))));
+/// assert!(state.interrupted_to_retry().is_empty() && state.live_attempts().is_empty());
+/// assert!(state.fetch_prompt(worker, task, now).is_err()); // its token died with it
+/// assert_eq!((state.interrupt_all("the end", now), AttemptEnd::TimedOut.word()), (0, "timed_out"));
+/// state.set_paused(Access::Trusted, true, now)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Puts a caller's key under its principal.
     pub(crate) fn owned_key(&self, access: Access, text: &Arc<str>) -> Arc<OwnedKey> {

@@ -54,6 +54,46 @@ pub struct SessionSummary {
 /// Where a page ended, and how the next one begins.
 pub type Page<T, K> = (Vec<T>, Option<K>);
 
+/// Walks that may be cut anywhere and gone on with:
+///
+/// ```
+/// use adjutant_actors::{state::lists::{Page, SessionSummary, TaskSummary}, table::Place};
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// state.commit(&mut Vec::new());
+/// let (tasks, next) = state.tasks_page(&Place::default(), 1_000, 100, |task| !task.live);
+/// assert_eq!((tasks[0].id, next.is_none()), (task, true));
+/// assert!(matches!(state.task_summary(&task), Some(TaskSummary { live: false, .. })));
+/// assert!(state.children_page(task, None, 100).0.is_empty());
+/// let run = adjutant_actors::model::ids::RunId::from_bits(1);
+/// assert!(state.run_page(run, None, 100).0.is_empty()); // for the tasks of its steps
+/// assert_eq!(state.tree_of(&task), Some((task, None)));
+/// let (sessions, _): Page<SessionSummary, _> = state.sessions_page(&Place::default(), 100);
+/// assert!(sessions.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// And what is read of one task:
+///
+/// ```
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::{TaskSpec, TaskStatus}}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// assert_eq!(state.read_task(Access::Trusted, task, now)?.status, TaskStatus::Pending);
+/// assert_eq!(state.task(&task).map(|task| task.attempt), Some(state.task_attempt(task)?));
+/// assert_eq!(state.glance(&task).map(|(status, _)| status), Some(TaskStatus::Pending));
+/// assert_eq!((state.task_agent(&task), state.task_session(&task)), (Some("echo"), None));
+/// assert!(state.task_parent(&task).is_none() && state.child_tasks(task).is_empty());
+/// assert_eq!(state.tasks_with(|status| !status.is_final()), [task]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// What a list shows of a task.
     #[must_use]

@@ -9,6 +9,17 @@ use crate::state::EngineState;
 use crate::state::auth::{Access, Reach};
 use crate::state::effect::Now;
 
+/// What a host lays out and workers fetch:
+///
+/// ```
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// state.set_resource("limits".into(), std::sync::Arc::new(serde_json::json!({ "lines": 400 })))?;
+/// assert!(state.resource("limits").is_some() && state.resource("other").is_none());
+/// assert_eq!(state.fetch_data(Access::Trusted, "limits", now)?["lines"], 400);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Stores a value under a name, in place of one that stands there.
     ///

@@ -58,6 +58,28 @@ pub enum Answer {
     Closed,
 }
 
+/// A question from its asking to its answer:
+///
+/// ```
+/// use adjutant_actors::model::ids::ResumeKey;
+/// use adjutant_actors::state::resumes::{Answer, Measured, ResumePending};
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// let measured = |text: &str| Measured { value: std::sync::Arc::new(text.into()), bytes: 9 };
+/// let key = state.query_senior(Access::Trusted, task, ResumeKey::from_bits(1), measured("now?"), now)?;
+/// assert_eq!(state.open_questions(10).len(), 1);
+/// state.answer_query(Access::Trusted, key, measured("yes"), now)?;
+/// match state.read_answer(key)? {
+///     Answer::Given(answer) => assert_eq!(*answer, "yes"),
+///     Answer::Open { .. } | Answer::Closed => panic!("it was answered"),
+/// }
+/// assert!(matches!(state.pending_resume(key), Some(ResumePending { answer: Some(_), .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Suspends a task on a question.
     ///

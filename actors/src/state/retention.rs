@@ -9,6 +9,22 @@ use crate::state::outputs::Body;
 /// Records that a settling task may push out on its way; more than it brings in.
 const OVERFLOW_BUDGET: usize = 64;
 
+/// A task is remembered for a while after its end:
+///
+/// ```
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// state.cancel_task(Access::Trusted, task, now)?;
+/// state.commit(&mut Vec::new());
+/// let days = Now { unix: now.unix, ms: 1_000 * 24 * 3600 * 1_000 };
+/// assert!(!state.sweep(days, 100));
+/// assert_eq!(state.task_count(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Forgets the oldest settled tasks while there are more than may be remembered.
     pub(crate) fn forget_overflow(&mut self, now: Now) {

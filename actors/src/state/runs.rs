@@ -24,6 +24,13 @@ pub use self::steps::{KeptStep, StepOf};
 const RUNS_LOOKED_AT: usize = 1024;
 
 /// Where a run stands.
+///
+/// ```
+/// use adjutant_actors::state::runs::RunStatus;
+///
+/// assert_eq!(serde_json::to_value(RunStatus::Open)?, RunStatus::Open.as_str());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -149,6 +156,34 @@ pub struct NewRun {
     pub sessions: Vec<SessionId>,
 }
 
+/// A run from its opening to its end:
+///
+/// ```
+/// use adjutant_actors::model::ids::RunId;
+/// use adjutant_actors::state::runs::{NewRun, RunRecord, RunStatus, RunsPage};
+/// use std::sync::Arc;
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// let (id, nothing) = (RunId::from_bits(1), Arc::new(serde_json::Value::Null));
+/// let new = NewRun {
+///     name: "echo".into(),
+///     document: nothing.clone(),
+///     document_hash: "".into(),
+///     input: nothing.clone(),
+///     input_hash: "".into(),
+///     settings: nothing.clone(),
+///     sessions: vec![],
+/// };
+/// state.open_run(id, new, now)?;
+/// state.end_run(id, RunStatus::Pass, nothing, now)?;
+/// assert!(state.resume_run(id, vec![], now).is_err()); // it has ended
+/// assert_eq!(state.run(id).map(|run| run.status), Some(RunStatus::Pass));
+/// let wanted = |_, run: &RunRecord| run.ended_at.is_some();
+/// let RunsPage { found, next } = state.runs_page(None, 10, wanted);
+/// assert_eq!((state.runs().len(), found.len(), next), (1, 1, None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Opens a run.
     ///

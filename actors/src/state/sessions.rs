@@ -54,6 +54,45 @@ pub struct HeartbeatReply {
     pub token_ends_in_ms: u64,
 }
 
+/// A session from its token to its end:
+///
+/// ```
+/// use adjutant_actors::model::{role::Role, session::SessionFaces, token::{TokenRequest, TokenSigner}};
+/// use adjutant_actors::state::{auth::{CapTokenRecord, NewToken}, sessions::{HeartbeatReply, NewSession}};
+/// use std::time::Duration;
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// let (token, signed) = TokenSigner::new([7; 32]).mint_at(TokenRequest {
+///     agent_id: "ann".into(),
+///     role: Role::Operator,
+///     scopes: vec!["*".into()],
+///     issued_at: now.unix,
+///     ttl: Duration::from_secs(60),
+///     max_uses: None,
+///     nonce: "0123456789abcdef0123456789abcdef".into(),
+/// });
+/// let token = NewToken { token, signed, deadline_ms: 60_000 };
+/// let faces = SessionFaces::default();
+/// let id = state.attach(NewSession { operator_id: "ann".into(), role: Role::Operator, faces, token }, now)?;
+/// let record: Option<CapTokenRecord> = state.token_record(signed.fingerprint);
+/// assert!(record.is_some_and(|record| !record.revoked));
+///
+/// let ann = Access::Token(signed);
+/// let HeartbeatReply { session, drain, .. } = state.heartbeat(ann, now)?;
+/// assert_eq!((session, drain, state.session_of(signed.fingerprint)), (id, false, Some(id)));
+/// assert_eq!(state.read_session(ann, now)?.operator_id, "ann");
+/// assert!(state.lapse_sessions(now, 100).is_some()); // when to look again
+///
+/// state.detach(ann, now)?;
+/// assert_eq!(state.attached_sessions(Role::Operator), 0);
+/// state.detach_and_revoke(ann, now)?; // no heartbeat brings it back
+/// assert!(state.heartbeat(ann, now).is_err() && state.session(id).is_some());
+/// assert!(state.token_record(signed.fingerprint).is_some_and(|mut record| record.consume().is_err()));
+/// state.revoke(signed.fingerprint)?;
+/// assert_eq!(state.revoke_minted_under(1), 0); // there was no other
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Opens a session.
     ///

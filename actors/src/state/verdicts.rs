@@ -35,6 +35,23 @@ impl Marking {
     }
 }
 
+/// A task's verdict from outside:
+///
+/// ```
+/// use adjutant_actors::state::{resumes::Measured, verdicts::Marking};
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// let done = Measured { value: std::sync::Arc::new("by hand".into()), bytes: 9 };
+/// state.inject_directive(Access::Trusted, task, "again".into(), now)?;
+/// state.mark_task(Access::Trusted, Marking::Operator, task, true, done, now)?;
+/// state.note_slow_attempt(task, 1, 10, 5, now); // an event, and nothing else
+/// assert_eq!(state.live_tasks(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Gives a task its verdict from outside. A live attempt is ended, an open question closed.
     ///

@@ -197,6 +197,22 @@ impl ActorSystem {
 
     /// Runs a transition in a turn of its own. What a refused one changed is undone.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant_actors::errors::EngineError;
+    /// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+    /// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+    /// let (now, mut records) = (system.now()?, system.subscribe_records());
+    /// let refused = system.transact("try", move |state| {
+    ///     state.record(now, adjutant_actors::model::event::Event::DispatchPaused);
+    ///     Err::<(), _>(EngineError::Cancelled)
+    /// });
+    /// assert_eq!(refused.await, Err(EngineError::Cancelled));
+    /// assert!(records.try_recv().is_err()); // the event was undone
+    /// assert_eq!((system.queued_turns(), system.counts().turns), (0, 1));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of the transition, and those of [`Self::with_state`].
     pub async fn transact<F, R>(&self, op: &'static str, f: F) -> Result<R, EngineError>
@@ -216,6 +232,16 @@ impl ActorSystem {
     }
 
     /// Takes a heartbeat through the session's actor, which gathers those that come together.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant_actors::{model::ids::SessionId, state::auth::Access};
+    /// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+    /// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+    /// let nobody = system.heartbeat(SessionId::from_bits(1), Access::Trusted).await;
+    /// assert!(nobody.is_err() && system.cfg().long_hold.heartbeat_miss_threshold > 0);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of an authorization; `SessionNotFound`; those of [`Self::with_state`].
@@ -258,6 +284,19 @@ impl ActorSystem {
 
     /// Starts an actor that keeps a spawner built.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant_actors::messages::Intensity;
+    /// use std::sync::Arc;
+    /// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+    /// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+    /// let build = || Ok(Arc::new(()) as adjutant_actors::launch::Built);
+    /// let seat = system.supervise("agents".into(), Arc::new(build), Intensity::default()).await?;
+    /// assert_eq!(system.supervision().await.spawners[0].name, "agents");
+    /// seat.retire();
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `Stopped`; `Internal` outside a runtime.
     pub async fn supervise(
@@ -276,6 +315,15 @@ impl ActorSystem {
     }
 
     /// Refuses everything from now on and stops the tree at once.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+    /// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+    /// system.close("the host ends");
+    /// assert!(system.with_state("look", |state| state.task_count()).await.is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn close(&self, reason: &str) {
         self.core.close(reason);
     }

@@ -8,6 +8,17 @@ use std::time::Duration;
 use crate::system::Core;
 
 /// What the engine counted of its own life.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+/// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+/// system.with_state("look", |state| state.task_count()).await?;
+/// system.count_lag(); // as a reader of events does that fell behind
+/// let counts = system.counts();
+/// assert_eq!((counts.turns, counts.lags, counts.commits.count()), (1, 1, 0));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Turns that held the state for too long.
@@ -36,6 +47,14 @@ pub const TIME_BOUNDS: [u64; 11] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 1_000_000];
 
 /// How often something took how long.
+///
+/// ```
+/// use adjutant_actors::system::Times;
+///
+/// let mut times = Times::default();
+/// times.buckets[0] = 3;
+/// assert_eq!(times.count(), 3);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
     /// All times together.

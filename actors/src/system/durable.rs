@@ -22,6 +22,21 @@ use crate::system::{ActorSystem, Core, lock};
 const CLOSE_TIME: Duration = Duration::from_secs(10);
 
 /// What a system is opened with.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant_actors::{clock::SystemClock, config::EngineCfg, journal::NoJournal};
+/// use adjutant_actors::system::{ActorSystem, Opening, Recovery};
+/// use std::sync::Arc;
+///
+/// let (journal, clock) = (Arc::new(NoJournal), Arc::new(SystemClock::new()));
+/// let opening = Opening { journal, clock, supervisor: None };
+/// let (system, recovery) = ActorSystem::open(EngineCfg::default(), opening).await?;
+/// let Recovery { tasks, interrupted, .. } = recovery;
+/// assert!(tasks == 0 && interrupted.is_empty() && system.journal_failure().is_none());
+/// system.flush().await?;
+/// # Ok(()) }
+/// ```
 pub struct Opening {
     /// Where the state is kept.
     pub journal: Arc<dyn Journal>,

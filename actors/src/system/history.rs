@@ -66,6 +66,17 @@ impl ActorSystem {
     /// Events of the past, oldest first, as far as the tail and the journal's log reach back.
     /// `check` runs first, in the same turn as the look at the tail.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant_actors::system::Past;
+    /// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+    /// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+    /// let past = Past { after: 0, limit: 100, task: None };
+    /// let events = system.events("read events", past, |_state| Ok(())).await?;
+    /// assert!(events.is_empty() && system.event_tx().receiver_count() == 0);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of `check`; `Journal`; those of [`Self::with_state`].
     pub async fn events<F>(

@@ -10,6 +10,18 @@ use crate::state::EngineState;
 use crate::system::ActorSystem;
 
 /// What a shutdown left. Nothing in it is Running: interrupted attempts are decided as Blocked.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+/// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+/// let report = system.shutdown(std::time::Duration::from_secs(5)).await;
+/// assert!(report.interrupted.is_empty() && report.killed == 0, "{report}");
+/// assert!(system.is_draining());
+/// let open = |state: &mut adjutant_actors::state::EngineState| state.tasks_with(|status| !status.is_final());
+/// assert!(system.with_state("look", open).await.is_err()); // it has stopped
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShutdownReport {
     /// Attempts that ended by themselves within the deadline.

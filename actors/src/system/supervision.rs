@@ -9,6 +9,15 @@ use crate::messages::RootMsg;
 use crate::system::ActorSystem;
 
 /// One supervised spawner's actor.
+///
+/// ```
+/// use adjutant_actors::system::SpawnerView;
+///
+/// /// Whether a spawner is about to be given up.
+/// fn is_shaky(spawner: &SpawnerView) -> bool {
+///     !spawner.alive || spawner.restarts + 1 >= spawner.limit
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnerView {
     /// Its name in logs.
@@ -24,6 +33,19 @@ pub struct SpawnerView {
 }
 
 /// The tree.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+/// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+/// system.with_state("look", |state| state.task_count()).await?;
+/// let tree = system.supervision().await;
+/// assert!(tree.alive && tree.spawners.is_empty() && tree.attempts == 0);
+/// for (kind, waiting) in system.mailboxes().by_kind() {
+///     println!("{waiting} messages wait for {kind}");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Supervision {
     /// Whether a root runs. It starts with the first call.
@@ -41,6 +63,13 @@ pub struct Supervision {
 }
 
 /// Messages that actors did not take up yet, by the kind of actor; of one engine.
+///
+/// ```
+/// use adjutant_actors::system::Mailboxes;
+///
+/// let waiting = Mailboxes { state: 3, ..Mailboxes::default() };
+/// assert_eq!(waiting.by_kind()[0].1, 3);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mailboxes {
     /// Turns that wait for the state actor.

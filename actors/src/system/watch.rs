@@ -92,6 +92,19 @@ impl ActorSystem {
     /// # Errors
     /// Those of `look`; `PollTimeout` after `hold`, if a last look does not find an answer;
     /// `Stopped` where the tree ends twice meanwhile.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant_actors::system::PollStart;
+    /// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+    /// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+    /// let look = |state: &mut adjutant_actors::state::EngineState, _last: bool| {
+    ///     Ok(PollStart::Ready(state.task_count())) // or `PollStart::Wait`, to be called again
+    /// };
+    /// let hold = std::time::Duration::from_secs(1);
+    /// assert_eq!(system.wait_for("look", hold, look, |_change| None).await?, 0);
+    /// # Ok(()) }
+    /// ```
     pub async fn wait_for<T, F>(
         &self,
         op: &'static str,
@@ -183,6 +196,35 @@ impl ActorSystem {
     /// # Errors
     /// Those of [`EngineState::begin_attempt`]; those of [`ActorSystem::with_state`];
     /// `DispatchFailed` where the whole tree ended before the attempt did.
+    ///
+    /// A dispatch that has nothing to begin ends where it is refused:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant_actors::errors::EngineError;
+    /// use adjutant_actors::launch::{Launch, Worker};
+    /// use adjutant_actors::model::ids::TaskId;
+    /// use std::sync::Arc;
+    ///
+    /// struct NoRoom;
+    ///
+    /// #[async_trait::async_trait]
+    /// impl Launch for NoRoom {
+    ///     async fn launch(&self) -> Result<Box<dyn Worker>, String> {
+    ///         Err("no room".into())
+    ///     }
+    /// }
+    ///
+    /// # use adjutant_actors::{clock::SystemClock, config::EngineCfg, system::ActorSystem};
+    /// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
+    /// let task = TaskId::from_bits(1);
+    /// let begin = move |_state: &mut adjutant_actors::state::EngineState| {
+    ///     Err(EngineError::TaskNotFound(task.to_string()))
+    /// };
+    /// let verdict = system.dispatch(task, None, begin, |_plan| Arc::new(NoRoom) as Arc<dyn Launch>).await;
+    /// assert!(matches!(verdict, Err(EngineError::TaskNotFound(_))));
+    /// # Ok(()) }
+    /// ```
     pub async fn dispatch<F, L>(
         &self,
         task: TaskId,

@@ -6,6 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What carries an agent's work out.
+///
+/// ```
+/// use adjutant::blueprint::AgentKind;
+///
+/// let kind = AgentKind::from("subprocess".to_owned());
+/// assert!(kind.is_supported() && kind.as_str() == "subprocess");
+/// assert!(!AgentKind::from("cron".to_owned()).is_supported());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 #[non_exhaustive]

@@ -3,6 +3,14 @@
 use std::time::Duration;
 
 /// What may be said of the links of operators. Use the struct update syntax.
+///
+/// ```
+/// use adjutant::server::LinkCfg;
+/// use std::time::Duration;
+///
+/// let links = LinkCfg { away: Duration::from_secs(600), ..LinkCfg::default() };
+/// assert!(links.ping < links.away);
+/// ```
 #[derive(Debug, Clone)]
 pub struct LinkCfg {
     /// How often a connected operator is pinged.

@@ -18,6 +18,18 @@ use crate::server::{AdminToken, App, ServerCfg};
 /// The client may do what the admin may: it started the program. Nothing but the protocol may be
 /// written to standard output meanwhile. Dropping the future leaves the engine as it is.
 ///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::server::{ServerCfg, serve_stdio};
+/// use adjutant::{CancellationToken, Engine, EngineCfg};
+/// use std::time::Duration;
+///
+/// let engine = Engine::new(EngineCfg::default());
+/// let cfg = ServerCfg { programs: vec!["sh".into()], ..ServerCfg::default() };
+/// serve_stdio(engine, cfg, CancellationToken::new(), Duration::from_secs(5)).await?;
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// A client that speaks something else; those of the operating system; an engine that has stopped.
 pub async fn serve_stdio(

@@ -12,6 +12,14 @@ use crate::server::shelf::{
 };
 
 /// A shelf that ends with the process.
+///
+/// ```
+/// use adjutant::server::{MemoryShelf, Shelf};
+///
+/// let shelf = MemoryShelf::default();
+/// assert!(shelf.blueprint("echo", None)?.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Default)]
 pub struct MemoryShelf {
     inner: Mutex<Inner>,

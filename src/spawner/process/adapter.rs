@@ -35,7 +35,7 @@ const STDERR_SHOWN: usize = 2_000;
 ///
 /// ```
 /// use adjutant::{ProcessSpawner, StreamMode};
-/// let plain = ProcessSpawner::new("wc").arg("-w");
+/// let plain = ProcessSpawner::new("wc").arg("-w").args(["--total", "never"]);
 /// let streaming = ProcessSpawner::run("my-agent --events").stream_mode(StreamMode::NdjsonLines);
 /// ```
 #[derive(Debug, Clone)]
@@ -84,6 +84,30 @@ impl ProcessSpawner {
 
     /// Whether the prompt is written to stdin, which is then closed (the default), or is the last
     /// argument.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use adjutant::{DispatchOutcome, ProcessSpawner, SpawnerAdapter};
+    /// use adjutant::spawner::process::ChildLimits;
+    /// use std::{sync::Arc, time::Duration};
+    /// # let engine = adjutant::Engine::new(adjutant::EngineCfg::default());
+    /// # let minute = std::time::Duration::from_secs(60);
+    /// # let operator = engine.attach("ann", adjutant::Role::Operator, minute).await?;
+    /// # let task = engine.start_task(&operator, adjutant::TaskSpec::new("echo", "hello")).await?;
+    /// let greet = ProcessSpawner::run(r#"printf '"%s, %s"' "$GREETING" "$1""#)
+    ///     .use_stdin(false)
+    ///     .plain()
+    ///     .env("GREETING", "hi")
+    ///     .inherit_env("MY_AGENT_*")
+    ///     .cwd("/")
+    ///     .limits(ChildLimits { grace: Duration::from_secs(1), ..ChildLimits::default() })
+    ///     .max_stdout_bytes(1 << 20)
+    ///     .time_limit(Duration::from_secs(60));
+    /// let spawner: Arc<dyn SpawnerAdapter> = Arc::new(greet);
+    /// let outcome = engine.dispatch_attempt_with(&operator, &task, &spawner).await?;
+    /// assert_eq!(outcome, DispatchOutcome::Pass("hi, hello".into()));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn use_stdin(mut self, use_stdin: bool) -> Self {
         self.use_stdin = use_stdin;

@@ -32,6 +32,21 @@ const EMPTY_MAX: Duration = Duration::from_secs(1);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// The pipes of a child, as this side holds them.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::spawner::process::{ChildCommand, ChildGroup, ChildPipes, ChildSpec};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let spec = ChildSpec::new(ChildCommand::program("cat"));
+/// let (mut group, ChildPipes { mut stdin, mut stdout, .. }) = ChildGroup::spawn(&spec)?;
+/// stdin.write_all(b"hello").await?;
+/// drop(stdin);
+/// let mut said = String::new();
+/// stdout.read_to_string(&mut said).await?;
+/// assert!(said == "hello" && group.exited().await?.success());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct ChildPipes {
     /// What the child reads.
@@ -45,6 +60,20 @@ pub struct ChildPipes {
 /// A running child with the group that it leads.
 ///
 /// Dropping it kills the group. The child is then reaped by the runtime, which must still run.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::spawner::process::{ChildCommand, ChildGroup, ChildSpec};
+/// use std::time::Duration;
+///
+/// let spec = ChildSpec::new(ChildCommand::shell("sleep 1000 & wait"));
+/// let (mut group, _pipes) = ChildGroup::spawn(&spec)?;
+/// assert!(group.id().is_some());
+/// group.terminate(Duration::from_secs(2)).await; // asks both the shell and the sleep
+/// let status = group.finish().await?; // and kills what did not listen
+/// assert!(!status.success());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct ChildGroup {
     child: Box<dyn ChildWrapper>,

@@ -20,6 +20,16 @@ use sse::Sse;
 pub const LONGEST_DEFAULT: usize = 16 * 1024 * 1024;
 
 /// How a child that streams writes its events to stdout.
+///
+/// ```
+/// use adjutant::spawner::process::{LONGEST_DEFAULT, StreamMode, StreamParser};
+///
+/// let mut parser = StreamParser::new(StreamMode::SseEvents, LONGEST_DEFAULT);
+/// let mut events = Vec::new();
+/// parser.push(b"data: {\"type\":\"progress\",\"stage\":\"read\"}\n\n: hi\n\n", &mut events).unwrap();
+/// parser.finish(&mut events).unwrap();
+/// assert_eq!((events.len(), parser.skipped()), (1, 0));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamMode {
@@ -32,6 +42,18 @@ pub enum StreamMode {
 }
 
 /// Why a stream cannot be read on.
+///
+/// ```
+/// use adjutant::spawner::process::{StreamFault, StreamMode, StreamParser};
+///
+/// let mut parser = StreamParser::new(StreamMode::LengthPrefixed, 1024);
+/// let fault = parser.push(&[0, 0, 0, 0], &mut Vec::new()).expect_err("a frame of no bytes");
+/// match fault {
+///     StreamFault::EmptyFrame => {}
+///     StreamFault::TooLong { limit } => panic!("more than {limit}"),
+///     other => panic!("{other}"),
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamFault {

@@ -24,6 +24,18 @@ use super::pump::{Output, Signals, Tail, feed};
 use super::spec::{ChildLimits, ChildSpec};
 
 /// Why a child could not be started or its end not be learned.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::spawner::process::{ChildCommand, ChildError, ChildGroup, ChildSpec};
+///
+/// let spec = ChildSpec::new(ChildCommand::program("/no/such/program"));
+/// match ChildGroup::spawn(&spec) {
+///     Err(ChildError::Spawn { program, .. }) => assert_eq!(program, "/no/such/program"),
+///     other => panic!("{:?}", other.map(|_| "it runs")),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChildError {
@@ -80,6 +92,23 @@ pub enum ChildFault {
 }
 
 /// How a child ended and what it left.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use adjutant::spawner::process::{ChildCommand, ChildFault, ChildLimits, ChildSpec, run_child};
+/// use std::time::Duration;
+///
+/// let mut command = ChildCommand::program("sleep");
+/// command.push_arg("1000");
+/// let spec = ChildSpec::new(command);
+/// let (events, _taken) = tokio::sync::mpsc::channel(1);
+/// let wall = Duration::from_millis(20);
+/// let limits = ChildLimits { wall: Some(wall), ..ChildLimits::default() };
+/// let report = run_child(&spec, None, &limits, events, Default::default()).await?;
+/// assert_eq!(report.fault, Some(ChildFault::TimedOut { limit: wall }));
+/// assert!(!report.ended_well() && !report.truncated());
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct ChildReport {
     /// How the child itself ended.

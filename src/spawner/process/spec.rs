@@ -20,6 +20,14 @@ pub const INHERITED_DEFAULT: [&str; 8] =
 const CREDENTIALS_MAX: usize = 4096;
 
 /// What is executed.
+///
+/// ```
+/// use adjutant::spawner::process::ChildCommand;
+///
+/// let mut command = ChildCommand::shell("echo \"$1\"");
+/// command.push_arg("never read as a part of the line: $(true)");
+/// assert!(matches!(command, ChildCommand::Shell { args, .. } if args.len() == 1));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChildCommand {
@@ -92,6 +100,16 @@ impl fmt::Debug for ChildCommand {
 
 /// What lets a child call back: its token, its handle and its task, as one JSON object
 /// `{"token", "handle", "task_id"}`. It travels through a pipe that only this child inherits.
+///
+/// ```
+/// use adjutant::{TaskId, spawner::process::{ChildCommand, ChildSpec, Credentials}};
+///
+/// let mut spec = ChildSpec::new(ChildCommand::program("my-agent"));
+/// let task = TaskId::from_bits(1);
+/// spec.credentials = Some(Credentials::new("token", "handle", &task));
+/// spec.for_attempt(&task, 1, "build");
+/// assert!(!format!("{spec:?}").contains("handle\""));
+/// ```
 #[derive(Clone)]
 pub struct Credentials {
     json: Vec<u8>,
@@ -197,6 +215,13 @@ impl fmt::Debug for ChildSpec {
 }
 
 /// How much a child may take.
+///
+/// ```
+/// use adjutant::spawner::process::ChildLimits;
+///
+/// let limits = ChildLimits { stdout_bytes: 1 << 20, ..ChildLimits::default() };
+/// assert!(limits.wall.is_none() && limits.longest == 16 << 20);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildLimits {
     /// The longest it may run, its output read; `None` leaves that to whoever cancels.

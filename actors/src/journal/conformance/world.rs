@@ -54,6 +54,22 @@ pub fn rows_of(state: &EngineState) -> Rows {
 }
 
 /// A state, the source of its turns, and what each of its batches left.
+///
+/// The same seed makes the same world:
+///
+/// ```
+/// use adjutant_actors::journal::conformance::{Rows, World, append, rows_of};
+/// use adjutant_actors::journal::{Journal, NoJournal};
+///
+/// let mut world = World::new(7);
+/// world.epoch = NoJournal.lead()?;
+/// append(&NoJournal, world.batch())?;
+/// let (rows, mark): (Rows, _) = world.outcome(1);
+/// assert_eq!(rows_of(world.state()), rows);
+/// assert_eq!((world.events().len() as u64, World::new(8).events().len()), (mark.last_seq, 0));
+/// assert!(World::rules().retention.settled_tasks < 1_000);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct World {
     /// What batches carry.
     pub epoch: u64,

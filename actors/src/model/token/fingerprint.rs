@@ -11,6 +11,15 @@ const DOMAIN: &[u8] = b"captoken/v1/fingerprint\0";
 
 /// Names a token without giving it away. `Display` and serde: 32 hex digits; `Debug`: the
 /// first eight.
+///
+/// ```
+/// use adjutant_actors::model::token::TokenFingerprint;
+///
+/// let nonce = "0123456789abcdef0123456789abcdef";
+/// let fingerprint = TokenFingerprint::of_nonce(nonce);
+/// assert_ne!(fingerprint.to_string(), nonce);
+/// assert_eq!(fingerprint.session_id(), TokenFingerprint::of_nonce(nonce).session_id());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenFingerprint([u8; 16]);
 

@@ -35,6 +35,22 @@ pub enum HandleError {
 }
 
 /// The sole bearer secret of one attempt. `Debug` hides it; there is no `Display`.
+///
+/// ```
+/// use adjutant_actors::model::{mint::Mint, token::{HandleError, HandleKey, TokenSigner}};
+/// use adjutant_actors::model::token::{WorkerHandle, parse_handle};
+///
+/// let handle = WorkerHandle::draw(&Mint::seeded(7));
+/// let key: HandleKey = TokenSigner::new([7; 32]).handle_key(handle.expose());
+/// assert_ne!(format!("{key:?}"), handle.expose()); // where its record is
+/// assert_eq!(parse_handle(handle.expose()), Ok(()));
+/// assert!(!format!("{handle:?}").contains(handle.as_str()));
+/// match parse_handle("mistyped") {
+///     Err(HandleError::Form) => {}
+///     Err(HandleError::Checksum) => panic!("of the right form, with a slip"),
+///     other => panic!("no handle looks like this: {other:?}"),
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
 pub struct WorkerHandle(String);
 
@@ -82,6 +98,14 @@ impl HandleKey {
 }
 
 /// Checks form and check characters of a handle, before any look-up.
+///
+/// ```
+/// use adjutant_actors::model::{mint::Mint, token::{WorkerHandle, parse_handle}};
+///
+/// let handle = WorkerHandle::draw(&Mint::seeded(7));
+/// let mistyped = handle.expose().replace('-', "_");
+/// assert!(parse_handle(handle.expose()).is_ok() && parse_handle(&mistyped).is_err());
+/// ```
 ///
 /// # Errors
 ///

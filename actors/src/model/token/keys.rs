@@ -17,6 +17,15 @@ const HANDLE_CONTEXT: &str = "adjutant 2026-11-21 worker handle v1 table";
 const KEYS_MAX: usize = 4;
 
 /// Why a key could not be added or retired.
+///
+/// ```
+/// use adjutant_actors::model::token::{KeyRingError, TokenSigner};
+///
+/// match TokenSigner::new([7; 32]).rotate(1, [8; 32]) {
+///     Err(KeyRingError::NotNewer { kid, newest }) => assert_eq!((kid, newest), (1, 1)),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyRingError {
@@ -43,6 +52,16 @@ pub enum KeyRingError {
 }
 
 /// The root of a signing key with its id, as a host keeps it. Wiped when dropped, never printed.
+///
+/// ```
+/// use adjutant_actors::config::EngineCfg;
+/// use adjutant_actors::model::token::SigningKey;
+///
+/// let keys = vec![SigningKey::new(1, "of last year".repeat(3)), SigningKey::new(2, [7; 32])];
+/// assert!(keys[1].kid() == 2 && keys[1].secret() == [7; 32]);
+/// let cfg = EngineCfg { token_keys: keys, ..EngineCfg::default() }; // the second signs
+/// # let _ = cfg;
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningKey {
     kid: u32,

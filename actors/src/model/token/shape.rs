@@ -14,6 +14,15 @@ pub const SCOPES_MAX: usize = 64;
 pub const SCOPE_BYTES_MAX: usize = 256;
 
 /// Which limit a token breaks.
+///
+/// ```
+/// use adjutant_actors::model::{role::Role, token::{TokenShapeError, TokenSigner}};
+///
+/// let signer = TokenSigner::new([7; 32]);
+/// let mut token = signer.mint("ann", Role::Observer, vec![], Default::default(), None);
+/// token.agent_id = "a\nb".into();
+/// assert_eq!(token.check_shape(), Err(TokenShapeError::AgentIdControl));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenShapeError {

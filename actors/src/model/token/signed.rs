@@ -11,6 +11,24 @@ use crate::model::role::Role;
 use crate::model::token::{TokenFingerprint, hex};
 
 /// What a token is to say.
+///
+/// ```
+/// use adjutant_actors::model::{role::Role, token::{Signed, TokenRequest, TokenSigner}};
+///
+/// let signer = TokenSigner::new([7; 32]);
+/// signer.expect_tokens(1_000); // of which it remembers that they verify
+/// let (token, signed): (_, Signed) = signer.mint_at(TokenRequest {
+///     agent_id: "ann".into(),
+///     role: Role::Observer,
+///     scopes: vec!["*".into()],
+///     issued_at: 1_000,
+///     ttl: std::time::Duration::from_secs(60),
+///     max_uses: None,
+///     nonce: "0123456789abcdef0123456789abcdef".into(),
+/// });
+/// assert_eq!((token.expire_at, signed.fingerprint), (1_060, token.fingerprint()));
+/// assert_eq!(signer.verify(&token).map(|signed| signed.kid), Some(1));
+/// ```
 #[derive(Clone)]
 pub struct TokenRequest {
     /// Whom it is for.

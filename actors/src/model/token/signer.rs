@@ -86,6 +86,16 @@ impl TokenSigner {
     /// After a restart the id must be the one that the secret had before, because the id is
     /// signed too.
     ///
+    /// ```
+    /// use adjutant_actors::model::{mint::Mint, role::Role, token::{SignerError, TokenSigner}};
+    ///
+    /// let signer = TokenSigner::with_key(3, [7; 32], std::sync::Arc::new(Mint::seeded(7)))?;
+    /// let thrice = signer.limited("ann", Role::Observer, vec![], Default::default(), 3);
+    /// assert_eq!((signer.active_kid(), thrice.max_uses), (3, Some(3)));
+    /// assert!(matches!(TokenSigner::try_new(""), Err(SignerError::EmptySecret)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SignerError::EmptySecret`].
@@ -233,6 +243,18 @@ impl TokenSigner {
     }
 
     /// Adds a key, which signs from now on; the others go on verifying.
+    ///
+    /// ```
+    /// use adjutant_actors::model::{role::Role, token::TokenSigner};
+    ///
+    /// let signer = TokenSigner::new([7; 32]);
+    /// let old = signer.one_time("ann", Role::Observer, vec![], std::time::Duration::from_secs(60));
+    /// signer.rotate(2, [8; 32])?;
+    /// assert!(signer.active_kid() == 2 && signer.verify_sig(&old));
+    /// signer.retire(1)?;
+    /// assert!(!signer.verify_sig(&old));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -8,6 +8,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::model::token::{BEARER_BYTES_MAX, CapToken, TokenShapeError};
 
 /// Why a text is not a bearer token. No variant repeats the text.
+///
+/// ```
+/// use adjutant_actors::model::token::{CapToken, CapTokenDecodeError};
+///
+/// match CapToken::decode("not a bearer") {
+///     Err(CapTokenDecodeError::NotBase64) => {}
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CapTokenDecodeError {

@@ -15,6 +15,32 @@ use crate::state::outputs::OutputRecord;
 use crate::state::tasks::TaskRecord;
 
 /// The records that the turns of a batch touched.
+///
+/// A state copied record by record, as a journal keeps and gives it back:
+///
+/// ```
+/// use adjutant_actors::state::images::{IMAGE_VERSION, Rebuild, Row, SetAside, Touched};
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+/// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+/// let mut touched = Touched::default();
+/// state.note_touched(&mut touched); // or `note_all`, for a whole copy
+/// state.commit(&mut Vec::new());
+/// let mut rebuild = Rebuild::default();
+/// for image in state.images(&mut touched) {
+///     let (table, key, mut bytes) = (image.key().table(), image.key().text(), Vec::new());
+///     image.encode(&mut bytes)?;
+///     rebuild.row(Row { table, key: &key, version: IMAGE_VERSION, image: &bytes });
+/// }
+/// let rebuilt = rebuild.finish(Rules::from(&EngineCfg::default()), state.mark(), vec![]);
+/// let unusable: Vec<SetAside> = rebuilt.set_aside;
+/// assert!(touched.is_empty() && unusable.is_empty());
+/// assert_eq!(rebuilt.state.task_count(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Touched {
     keys: Vec<Key>,
@@ -68,6 +94,29 @@ impl EngineState {
     }
 
     /// Notes every record there is: for a whole copy of a state.
+    ///
+    /// What became of each record, by its table and key:
+    ///
+    /// ```
+    /// use adjutant_actors::state::images::{Image, Key, Mark, TableName, Touched};
+    /// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+    /// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+    /// # let now = Now { unix: 1, ms: 1 };
+    /// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+    /// # let spec = std::sync::Arc::new(TaskSpec::new("echo", "hello"));
+    /// # let task = state.create_task(Access::Trusted, NewTask::new(TaskId::from_bits(1), spec), now)?;
+    /// let (mut touched, mark): (_, Mark) = (Touched::default(), state.mark());
+    /// state.note_all(&mut touched);
+    /// let images: Vec<Image> = state.images(&mut touched);
+    /// let of_task = images.iter().find(|image| *image.key() == Key::Task(task)).expect("it is there");
+    /// assert!(!of_task.is_removal() && mark.last_seq == 1);
+    ///
+    /// let (table, text) = (of_task.key().table(), of_task.key().text());
+    /// assert_eq!((table, table.as_str()), (TableName::Tasks, "tasks"));
+    /// assert_eq!(TableName::from_wire(table.wire()), Some(table));
+    /// assert_eq!(Key::parse(table, &text), Some(Key::Task(task)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn note_all(&self, touched: &mut Touched) {
         let keys = &mut touched.keys;
         for (id, _) in self.tasks.iter() {
@@ -203,6 +252,18 @@ impl EngineState {
 }
 
 /// The events among these effects, in their order, for the batch that the effects belong to.
+///
+/// ```
+/// use adjutant_actors::model::event::Event;
+/// use adjutant_actors::state::images::events_of;
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// state.record(now, Event::DispatchPaused);
+/// let mut effects = Vec::new();
+/// state.commit(&mut effects);
+/// assert_eq!(events_of(&effects)[0].event, Event::DispatchPaused);
+/// ```
 #[must_use]
 pub fn events_of(effects: &[Effect]) -> Vec<Arc<EventRecord>> {
     let announced = effects.iter().filter_map(|effect| match effect {

@@ -40,10 +40,13 @@ pub struct Rebuilt {
 /// ```
 /// use adjutant_actors::config::EngineCfg;
 /// use adjutant_actors::state::Rules;
-/// use adjutant_actors::state::images::{Mark, Rebuild};
+/// use adjutant_actors::state::images::{Mark, Rebuild, Rebuilt, Row, TableName};
 ///
-/// let rebuilt = Rebuild::default().finish(Rules::from(&EngineCfg::default()), Mark::default(), Vec::new());
-/// assert_eq!(rebuilt.state.task_count(), 0);
+/// let mut rows = Rebuild::default();
+/// rows.row(Row { table: TableName::Tasks, key: "no task", version: 1, image: b"{}" });
+/// let rules = Rules::from(&EngineCfg::default());
+/// let Rebuilt { state, set_aside } = rows.finish(rules, Mark::default(), Vec::new());
+/// assert_eq!((state.task_count(), set_aside.len()), (0, 1));
 /// ```
 #[derive(Default)]
 pub struct Rebuild {

@@ -13,6 +13,16 @@ pub struct Recovery {
     pub sessions: usize,
 }
 
+/// The first turn of a state that came back:
+///
+/// ```
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// use adjutant_actors::state::images::Recovery;
+/// let recovered: Recovery = state.recover(now);
+/// assert_eq!((recovered.interrupted, recovered.sessions), (0, 0));
+/// ```
 impl EngineState {
     /// Ends what the process before left undone. One turn; run it once, before any other.
     ///

@@ -53,6 +53,41 @@ pub struct KeptStep {
     pub told: Option<Arc<Value>>,
 }
 
+/// The call of a step, which has one task however often it is asked for:
+///
+/// ```
+/// use adjutant_actors::model::ids::{RunId, StepKey};
+/// use adjutant_actors::state::runs::{KeptStep, NewRun, StepOf};
+/// use std::sync::Arc;
+/// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules, auth::Access, effect::Now}};
+/// # let mut state = EngineState::new(Rules::from(&EngineCfg::default()));
+/// # let now = Now { unix: 1, ms: 1 };
+/// # use adjutant_actors::{model::{ids::TaskId, task::TaskSpec}, state::tasks::NewTask};
+/// # let (run, nothing) = (RunId::from_bits(1), Arc::new(serde_json::Value::Null));
+/// # let opened = NewRun {
+/// #     name: "echo".into(),
+/// #     document: nothing.clone(),
+/// #     document_hash: "".into(),
+/// #     input: nothing.clone(),
+/// #     input_hash: "".into(),
+/// #     settings: nothing.clone(),
+/// #     sessions: vec![],
+/// # };
+/// # state.open_run(run, opened, now)?;
+/// let call = StepKey::from_bits(1);
+/// let new = |id| NewTask::new(TaskId::from_bits(id), Arc::new(TaskSpec::new("echo", "hello")));
+/// let task = state.start_step(Access::Trusted, run, call, new(1), now)?;
+/// assert_eq!(state.start_step(Access::Trusted, run, call, new(2), now)?, task);
+/// assert_eq!(state.task_of_step(run, call), Some(task));
+///
+/// state.note_told(task, Arc::new("it took too long".into()));
+/// let kept: Vec<KeptStep> = state.kept_steps(run, None, 100);
+/// assert!(kept[0].task == task && kept[0].told.is_some() && !state.was_interrupted(&task));
+/// assert_eq!(state.step_tasks(run, None, 100), [(call, task)]);
+/// assert_eq!(state.step_of(&task).map(|step: Arc<StepOf>| step.run), Some(run));
+/// assert_eq!(state.run_page(run, None, 100).0.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl EngineState {
     /// Starts the task of a step's call, or gives the one that there is.
     ///
