@@ -144,7 +144,8 @@ impl App {
 
     /// Begins what goes on by itself until the end: counting, and the runs that were left open.
     async fn begin(&self) -> std::io::Result<AbortOnDropHandle<()>> {
-        let tally = tally::follow(self).await.map_err(std::io::Error::other)?;
+        let tally = tally::follow(&self.engine, &self.tally).await;
+        let tally = tally.map_err(std::io::Error::other)?;
         let resumed = self.runs.resume_open().await.map_err(std::io::Error::other)?;
         tracing::info!(resumed, "open runs go on");
         Ok(AbortOnDropHandle::new(tally))
