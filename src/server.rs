@@ -97,7 +97,7 @@ struct App {
     guard: Guard,
     cfg: Arc<ServerCfg>,
     runs: Runs,
-    dispatched: Dispatched,
+    dispatched: Arc<Dispatched>,
     data: Data,
     /// Tells this life of the server from others.
     epoch: u64,
@@ -123,7 +123,7 @@ impl App {
         let data = Data::open(engine.clone(), cfg.clone()).await?;
         Ok(Self {
             runs,
-            dispatched: Dispatched::new(cfg.dispatches, cfg.dispatch_bytes),
+            dispatched: Arc::new(Dispatched::new(cfg.dispatches, cfg.dispatch_bytes)),
             data,
             epoch: lists::epoch(&engine),
             guard: Guard::new(&cfg.hosts, &cfg.origins),
