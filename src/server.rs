@@ -143,12 +143,14 @@ impl App {
     }
 
     /// Begins what goes on by itself until the end: counting, and the runs that were left open.
-    async fn begin(&self) -> std::io::Result<AbortOnDropHandle<()>> {
+    async fn begin(self: &Arc<Self>) -> std::io::Result<[AbortOnDropHandle<()>; 2]> {
         let tally = tally::follow(&self.engine, &self.tally).await;
-        let tally = tally.map_err(std::io::Error::other)?;
-        let resumed = self.runs.resume_open().await.map_err(std::io::Error::other)?;
-        tracing::info!(resumed, "open runs go on");
-        Ok(AbortOnDropHandle::new(tally))
+        let tally = AbortOnDropHandle::new(tally.map_err(std::io::Error::other)?);
+        let (resumed, later) = self.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, later = later.len(), "open runs go on");
+        let app = self.clone();
+        let resuming = tokio::spawn(async move { app.runs.resume_later(later).await });
+        Ok([tally, AbortOnDropHandle::new(resuming)])
     }
 
     /// Takes nothing new, leaves the runs and brings the engine down.
@@ -242,7 +244,7 @@ impl Server {
         let known = app.links.take_up(&app.engine, &app.cfg.shelf).await;
         let known = known.map_err(|problem| std::io::Error::other(problem.detail().to_owned()))?;
         tracing::info!(known, "operators are known again");
-        let _tally = app.begin().await?;
+        let _going_on = app.begin().await?;
         let _links = EndOfLinks(app.links.clone());
         let times = Times { head: app.cfg.header_time, deaf: app.cfg.deaf_time };
         let routes = routes::router(app.clone());
