@@ -28,6 +28,7 @@ mod dispatch;
 mod durable;
 mod events;
 mod interrupted;
+pub(crate) mod pauses;
 mod poll;
 mod registries;
 mod resume;

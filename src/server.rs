@@ -97,7 +97,7 @@ struct App {
     guard: Guard,
     cfg: Arc<ServerCfg>,
     runs: Runs,
-    dispatched: Dispatched,
+    dispatched: Arc<Dispatched>,
     data: Data,
     /// Tells this life of the server from others.
     epoch: u64,
@@ -123,7 +123,7 @@ impl App {
         let data = Data::open(engine.clone(), cfg.clone()).await?;
         Ok(Self {
             runs,
-            dispatched: Dispatched::new(cfg.dispatches, cfg.dispatch_bytes),
+            dispatched: Arc::new(Dispatched::new(cfg.dispatches, cfg.dispatch_bytes)),
             data,
             epoch: lists::epoch(&engine),
             guard: Guard::new(&cfg.hosts, &cfg.origins),
@@ -143,11 +143,14 @@ impl App {
     }
 
     /// Begins what goes on by itself until the end: counting, and the runs that were left open.
-    async fn begin(&self) -> std::io::Result<AbortOnDropHandle<()>> {
-        let tally = tally::follow(self).await.map_err(std::io::Error::other)?;
-        let resumed = self.runs.resume_open().await.map_err(std::io::Error::other)?;
-        tracing::info!(resumed, "open runs go on");
-        Ok(AbortOnDropHandle::new(tally))
+    async fn begin(self: &Arc<Self>) -> std::io::Result<[AbortOnDropHandle<()>; 2]> {
+        let tally = tally::follow(&self.engine, &self.tally).await;
+        let tally = AbortOnDropHandle::new(tally.map_err(std::io::Error::other)?);
+        let (resumed, later) = self.runs.resume_open().await.map_err(std::io::Error::other)?;
+        tracing::info!(resumed, later = later.len(), "open runs go on");
+        let app = self.clone();
+        let resuming = tokio::spawn(async move { app.runs.resume_later(later).await });
+        Ok([tally, AbortOnDropHandle::new(resuming)])
     }
 
     /// Takes nothing new, leaves the runs and brings the engine down.
@@ -289,7 +292,7 @@ impl Server {
         let known = app.links.take_up(&app.engine, &app.cfg.shelf).await;
         let known = known.map_err(|problem| std::io::Error::other(problem.detail().to_owned()))?;
         tracing::info!(known, "operators are known again");
-        let _tally = app.begin().await?;
+        let _going_on = app.begin().await?;
         let _links = EndOfLinks(app.links.clone());
         let times = Times { head: app.cfg.header_time, deaf: app.cfg.deaf_time };
         let routes = routes::router(app.clone());

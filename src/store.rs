@@ -29,6 +29,7 @@ use crate::store::writer::{Command, Reply, Writer};
 
 mod check;
 mod fold;
+mod log;
 mod place;
 mod read;
 mod schema;

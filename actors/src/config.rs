@@ -52,7 +52,7 @@ pub struct EngineCfg {
     pub long_hold: LongHoldConfig,
     /// First depth of nested tasks that is refused: a task at `depth >= max_spawn_depth`.
     pub max_spawn_depth: u32,
-    /// Turns that may wait in the queue at once.
+    /// Turns that may wait in the queue at once; and dispatches that wait while dispatching is paused.
     pub queue_limit: usize,
     /// Longest life of an attempt; its clock stands still while its task is Suspended. `None`
     /// leaves attempts without a time-out.

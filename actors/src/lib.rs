@@ -29,6 +29,7 @@ mod commits;
 mod desk;
 #[cfg(not(feature = "simulation"))]
 mod hop;
+mod line;
 mod mail;
 mod outgoing;
 mod pool;

@@ -217,9 +217,18 @@ impl Incarnation {
             }
             Ran::Deferred(task) => {
                 state.rollback();
-                links.line.push_back((task, turn));
+                self.line_up(links, task, turn);
             }
             Ran::Abandoned => {}
+        }
+    }
+
+    /// Has a dispatch wait for a resume, or refuses it where too many do.
+    fn line_up(&self, links: &mut Links, task: TaskId, turn: Arc<dyn Turn>) {
+        let limit = self.core.cfg.queue_limit.max(1);
+        if let Err(turn) = links.line.push(task, turn, limit) {
+            let (what, max) = ("dispatches that wait for a resume", limit as u64);
+            turn.fail(EngineError::TableFull { what, current: max, max });
         }
     }
 
@@ -267,8 +276,7 @@ impl Incarnation {
                 }
                 Effect::Dispatching(true) => {
                     self.core.queue.push_front(self.held.drain(..));
-                    let line = links.line.drain(..);
-                    self.core.queue.push_front(line.map(|(_, turn)| without_place(turn)));
+                    self.core.queue.push_front(links.line.take().map(without_place));
                 }
                 Effect::Dispatching(false) => {}
             }
@@ -289,10 +297,8 @@ fn tell_waiter(core: &Arc<Core>, links: &mut Links, state: &EngineState, task: T
         debug_assert!(false, "a turn broke a rule of the state: {broken}");
     }
     if !links.line.is_empty() && state.glance(&task).is_none_or(|(status, _)| status.is_final()) {
-        let (gone, stay): (VecDeque<_>, VecDeque<_>) =
-            links.line.drain(..).partition(|(waits, _)| *waits == task);
-        links.line = stay;
-        core.queue.push_front(gone.into_iter().map(|(_, turn)| without_place(turn)));
+        let gone = links.line.take_of(task);
+        core.queue.push_front(gone.into_iter().map(without_place));
     }
     if !links.waiters.contains(&task) {
         return;

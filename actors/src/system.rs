@@ -4,7 +4,6 @@
 //! last handle dropped stops the tree. If a tree ends otherwise (its runtime went away, a host
 //! killed it), the next call starts another one on the same state.
 
-use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +16,7 @@ use crate::commits::Commits;
 use crate::config::EngineCfg;
 use crate::desk::Place;
 use crate::errors::EngineError;
+use crate::line::Line;
 use crate::mail::{Letter, Mail};
 use crate::messages::{AttemptMsg, SessionMsg, WaiterMsg};
 use crate::model::event::{Event, EventRecord};
@@ -54,7 +54,7 @@ pub struct Links {
     pub(crate) waiters: ShardMap<TaskId, WaiterLink>,
     pub(crate) attempts: ShardMap<(TaskId, u32), ActorRef<Letter<AttemptMsg>>>,
     /// Dispatches that wait while dispatching is paused, in their order.
-    pub(crate) line: VecDeque<(TaskId, Arc<dyn Turn>)>,
+    pub(crate) line: Line,
     /// How many callers were parked.
     pub(crate) tickets: u64,
     /// What the batch will send once it is committed.

@@ -67,6 +67,8 @@ pub(crate) trait Turn: Send + Sync {
     /// Makes of the reply that the closure held the state for too long.
     fn overheld(&self, held: Duration);
     fn fail(&self, error: EngineError);
+    /// Whether its caller took it back, so that it never runs.
+    fn is_abandoned(&self) -> bool;
 }
 
 /// Where a turn stands. The caller touches the slot only when it is `DONE`, or after it moved the
@@ -205,6 +207,10 @@ where
 
     fn fail(&self, error: EngineError) {
         self.finish(Outcome::Failed(error));
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == GONE
     }
 }
 

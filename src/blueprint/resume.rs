@@ -88,7 +88,7 @@ pub(super) fn carry_on<'a>(
             (None, Some(input)) => Arc::new(input),
             (None, None) => return Err(EngineError::RunNotFound(id)),
         };
-        let session = Session::attach(engine, &program, &options).await?;
+        let mut session = Session::attach(engine, &program, &options).await?;
         let begun = match before {
             Some(_) => engine.take_over_run(id, session.ids()).await,
             None => open(engine, id, &program, &input, &options, &session).await,
@@ -97,6 +97,7 @@ pub(super) fn carry_on<'a>(
             session.end().await;
             return Err(error);
         }
+        session.keep();
         options.observer.run_opened();
         let kept = Kept::new(id, options.leave.clone(), engine.kept_steps(id).await?);
         let steps = session.steps(&program, &options, Some(kept));
@@ -107,7 +108,6 @@ pub(super) fn carry_on<'a>(
             RunOutcome::Left => Ok(()),
             _ => engine.end_run(id, status_of(&report.outcome), kept_form(engine, &report)).await,
         };
-        session.leave().await;
         ended.map(|()| report)
     })
 }

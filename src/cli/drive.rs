@@ -209,7 +209,7 @@ async fn shut_down(
     let left = loop {
         tokio::select! {
             biased;
-            delivery = feed.next() => show(engine, delivery, board, json).await?,
+            Some(delivery) = feed.next() => show(engine, Some(delivery), board, json).await?,
             left = &mut ending => break left,
         }
     };

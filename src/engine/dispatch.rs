@@ -64,7 +64,8 @@ impl Engine {
     ///
     /// The attempt belongs to its supervisor, not to this future: dropping the future loses
     /// neither the attempt nor its verdict. A worker may dispatch only sub-tasks below its own
-    /// task. While dispatching is paused, calls wait here in their order.
+    /// task. While dispatching is paused, calls wait here in their order, at most
+    /// [`queue_limit`](crate::EngineCfg::queue_limit) of them.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -86,7 +87,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// Those of an authorization; `InvalidTransition` while an attempt is live or for a status
+    /// Those of an authorization; `TableFull` where too many wait; `InvalidTransition` while an attempt is live or for a status
     /// that forbids it; `DispatchFailed` where the worker did not start, ended with an error or
     /// sent no Final: the task is Blocked then, and that was published; `Stopped`.
     pub async fn dispatch_attempt_with(

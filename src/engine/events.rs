@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinHandle;
 
+use crate::engine::pauses::Pauses;
 use crate::engine::{Caller, Engine};
 
 /// Events that a feed reads from the log at once.
@@ -130,11 +131,12 @@ impl EventFeed {
         }
     }
 
-    /// The next delivery; `None` once the engine is gone. Dropping this future loses nothing.
+    /// The next delivery; `None` once the engine is gone, or where its log cannot be read.
+    /// Dropping this future loses nothing.
     pub async fn next(&mut self) -> Option<Delivery> {
         loop {
             if self.has_gap() || (self.behind && self.ready.is_empty()) {
-                self.refill().await;
+                self.refill().await?;
             }
             if let Some(delivery) = self.pop() {
                 return Some(delivery);
@@ -148,14 +150,24 @@ impl EventFeed {
     }
 
     /// Reads a page of the log. If that is its end, the page also holds what was ready, and newer
-    /// ones; those come from the live stream again and are passed over then.
-    async fn refill(&mut self) {
-        match self.engine.events_after(self.last, FEED_PAGE).await {
-            Ok(page) => {
-                self.behind = page.len() >= FEED_PAGE;
-                self.ready = page.into();
+    /// ones; those come from the live stream again and are passed over then. An engine that is busy
+    /// is asked again, since only the log says what is gone; `None` where it cannot be read.
+    async fn refill(&mut self) -> Option<()> {
+        let mut pauses = Pauses::default();
+        loop {
+            match self.engine.events_after(self.last, FEED_PAGE).await {
+                Ok(page) => {
+                    self.behind = page.len() >= FEED_PAGE;
+                    self.ready = page.into();
+                    return Some(());
+                }
+                Err(error) if self.engine.may_answer_later(&error) => pauses.next().await,
+                Err(error) => {
+                    let error = error.to_string();
+                    tracing::debug!(error, "a reader of events cannot read what it missed");
+                    return None;
+                }
             }
-            Err(_) => self.behind = false,
         }
     }
 }

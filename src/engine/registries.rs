@@ -99,6 +99,11 @@ impl Engine {
 
     /// Forgets a senior bridge; one that is not there is no error.
     pub async fn unregister_senior_bridge(&self, id: &str) {
+        self.forget_bridge(id);
+    }
+
+    /// As [`Self::unregister_senior_bridge`], where nothing can be awaited.
+    pub(crate) fn forget_bridge(&self, id: &str) {
         self.inner.bridges.remove(id);
     }
 

@@ -272,7 +272,8 @@ impl Engine {
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(interval).await;
-                if let Err(EngineError::Stopped(_)) = engine.lapse_sessions().await {
+                // A tree that ended is started again by the next call, unless the engine is closed.
+                if engine.lapse_sessions().await.is_err() && engine.system().is_closed() {
                     return;
                 }
             }

@@ -60,6 +60,8 @@ pub struct ServerCfg {
     pub functions: Functions,
     /// Runs that are carried on at a time, at most.
     pub runs: usize,
+    /// Longest life of a session that is attached over HTTP.
+    pub session_time: Duration,
     /// Dispatches of single tasks that wait for a place at their agent, at most.
     pub dispatches: usize,
     /// Bytes of the documents and prompts that such dispatches keep, at most.
@@ -123,6 +125,7 @@ impl Default for ServerCfg {
             programs: Vec::new(),
             functions: Functions::new(),
             runs: 256,
+            session_time: Duration::from_secs(365 * 24 * 3600),
             dispatches: 1024,
             dispatch_bytes: 64 << 20,
             data: DataCfg::default(),

@@ -174,17 +174,25 @@ async fn begin(
     let waiting = app.dispatched.wait(prompt.as_deref())?;
     let options = DispatchOptions { prompt, timeout: agent.timeout, key: None };
     // The task may name another agent than the one that is to do it.
-    let named = name.clone();
-    let spawner = AgentResolverMiddleware::new(move |_, _| named.clone()).wrap(spawner.clone());
-    let engine = app.engine.clone();
-    let (queue, own) = (program.clone(), name.clone());
+    let (named, begins) = (name.clone(), waiting.clone());
+    let resolve = move |_: &_, _: &_| {
+        begins.over();
+        named.clone()
+    };
+    let spawner = AgentResolverMiddleware::new(resolve).wrap(spawner.clone());
+    // Before anything is awaited, since the dispatch goes on though its client leaves.
+    let noted = app.dispatched.remember(task, program.clone(), name.clone());
+    let (engine, dispatched, own) = (app.engine.clone(), app.dispatched.clone(), name.clone());
     let mut work = tokio::spawn(async move {
-        let _place = match queue.program.agent(&own) {
+        let _place = match program.program.agent(&own) {
             Some(agent) => agent.limit.acquire().await.ok(),
             None => None,
         };
-        drop(waiting);
-        engine.dispatch_as(authority.caller(), &task, &spawner, options).await
+        let done = engine.dispatch_as(authority.caller(), &task, &spawner, options).await;
+        if !matches!(done, Ok(_) | Err(EngineError::DispatchFailed(_))) {
+            dispatched.take_back(task, noted);
+        }
+        done
     });
     let began = tokio::time::timeout(BEGIN_TIME, begun(&app, task, before));
     let attempt = tokio::select! {
@@ -197,7 +205,9 @@ async fn begin(
             Err(error) => return Err(EngineError::Internal(error.to_string()).into()),
         },
     };
-    app.dispatched.remember(task, program, name.clone());
+    if attempt.is_some() {
+        waiting.over();
+    }
     let body = json!({ "task_id": task, "agent": name, "attempt": attempt });
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }

@@ -127,9 +127,12 @@ impl Follow {
                     return Some(Frame::default().comment("beat"));
                 }
                 () = closing.cancelled() => {
-                    // What was recorded before the end is still shown.
+                    // What was recorded before the end is still shown, up to what it would have to
+                    // read: the client comes back for that, and nothing of it is gone.
                     loop {
-                        let delivery = self.feed.try_next()?;
+                        let Some(delivery @ Delivery::Record(_)) = self.feed.try_next() else {
+                            return None;
+                        };
                         if let Some(frame) = self.frame(delivery) {
                             return Some(frame);
                         }

@@ -116,6 +116,11 @@ impl Problem {
         self.status == StatusCode::UNAUTHORIZED || self.code == "attempt_ended"
     }
 
+    /// Whether the same may succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
     /// The stable word for the reason.
     pub(crate) fn code(&self) -> &'static str {
         self.code

@@ -3,7 +3,7 @@
 //! A run lives in an actor of its own under the [`Keeper`], never in a request. It is a kept run,
 //! so what the engine keeps of it is the truth; here is only who carries it on at the moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::blueprint::{Blueprint, Program, RunOptions, kept};
 use crate::engine::Engine;
+use crate::engine::pauses::Pauses;
 use crate::server::problem::{Problem, Setting};
 use crate::server::programs;
 use crate::server::shelf::ClaimedRun;
@@ -249,9 +250,10 @@ impl Runs {
         }
     }
 
-    /// Goes on with the open runs that this server or one before it started.
-    pub(crate) async fn resume_open(&self) -> Result<usize, EngineError> {
-        let mut resumed = 0;
+    /// Goes on with the open runs that this server or one before it started. Gives how many, and
+    /// those that found no place or a busy engine.
+    pub(crate) async fn resume_open(&self) -> Result<(usize, Vec<RunId>), EngineError> {
+        let (mut resumed, mut later) = (0, Vec::new());
         for (id, record) in self.engine.list_runs().await? {
             let own = record.settings.as_deref().is_some_and(wish::is_own);
             if record.status != RunStatus::Open || !own {
@@ -261,10 +263,42 @@ impl Runs {
                 Ok(()) => resumed += 1,
                 Err(problem) => {
                     tracing::warn!(run = %id, why = problem.detail(), "a run was not resumed");
+                    if problem.is_retryable() {
+                        later.push(id);
+                    }
                 }
             }
         }
-        Ok(resumed)
+        Ok((resumed, later))
+    }
+
+    /// Goes on with these runs as places come free, until none is left or the server goes down.
+    pub(crate) async fn resume_later(&self, runs: Vec<RunId>) {
+        let (mut left, mut pauses) = (VecDeque::from(runs), Pauses::default());
+        while let Some(id) = left.pop_front() {
+            pauses.next().await;
+            if self.leaving.load(Ordering::Acquire) {
+                return;
+            }
+            let resumed = match self.count() < self.cfg.runs {
+                true => Some(self.resume_if_open(id).await),
+                false => None,
+            };
+            match resumed {
+                Some(Ok(())) => pauses = Pauses::default(),
+                Some(Err(problem)) if !problem.is_retryable() => {
+                    tracing::warn!(run = %id, why = problem.detail(), "a run was not resumed");
+                }
+                _ => left.push_back(id),
+            }
+        }
+    }
+
+    async fn resume_if_open(&self, id: RunId) -> Result<(), Problem> {
+        match self.engine.read_run(id).await? {
+            Some(record) if record.status == RunStatus::Open => self.resume(id, &record).await,
+            _ => Ok(()),
+        }
     }
 
     async fn resume(&self, id: RunId, record: &RunRecord) -> Result<(), Problem> {

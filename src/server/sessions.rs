@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::role::Role;
 use axum::Json;
 use axum::extract::State;
@@ -25,7 +26,7 @@ pub(crate) struct Attach {
     /// operator, senior or observer.
     #[schema(value_type = String, example = "operator")]
     role: Role,
-    /// Life of the token.
+    /// Life of the token, at most what the setting `limits.session_secs` says.
     #[serde(default = "day")]
     ttl_secs: u64,
 }
@@ -47,6 +48,12 @@ pub(crate) async fn attach(
         return Err(Problem::of_status(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let ttl = Duration::from_secs(attach.ttl_secs);
+    let longest = app.cfg.session_time;
+    if ttl > longest {
+        let secs = longest.as_secs();
+        let detail = format!("ttl_secs is {}, and {secs} is the limit", attach.ttl_secs);
+        return Err(EngineError::InvalidArgument(detail).into());
+    }
     let token = app.engine.attach(attach.operator_id, attach.role, ttl).await?;
     let answer = json!({
         "session_id": token.fingerprint().session_id(),

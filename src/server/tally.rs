@@ -19,8 +19,8 @@ use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::engine::pauses::Pauses;
 use crate::engine::{Delivery, Engine, EventFeed};
-use crate::server::App;
 
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -198,20 +198,47 @@ impl Tally {
 }
 
 /// Counts every event from now on, until the engine is gone or the task is aborted.
-pub(crate) async fn follow(app: &App) -> Result<JoinHandle<()>, EngineError> {
-    let (engine, tally) = (app.engine.unanchored(), Arc::clone(&app.tally));
-    let (_, mut feed) = begin(&engine, &tally).await?;
+pub(crate) async fn follow(
+    engine: &Engine,
+    tally: &Arc<Tally>,
+) -> Result<JoinHandle<()>, EngineError> {
+    let (engine, tally) = (engine.unanchored(), Arc::clone(tally));
+    let (mut seen, mut feed) = begin(&engine, &tally).await?;
     Ok(tokio::spawn(async move {
-        while let Some(delivery) = feed.next().await {
-            tally.count(&delivery);
-            // Tasks may have ended in what was missed: it begins again with those that are there.
-            if let Delivery::Missed { to, .. } = delivery {
-                let Ok((last, again)) = begin(&engine, &tally).await else { return };
-                tally.missed.inc_by(last.saturating_sub(to));
-                feed = again;
+        loop {
+            let delivery = feed.next().await;
+            if let Some(delivery) = &delivery {
+                tally.count(delivery);
             }
+            match delivery {
+                Some(Delivery::Record(record)) => {
+                    seen = record.seq;
+                    continue;
+                }
+                Some(Delivery::Missed { to, .. }) => seen = to,
+                None => {}
+            }
+            // Tasks may have ended in what was missed: it begins again with those that are there.
+            let Some((last, again)) = begin_again(&engine, &tally).await else { return };
+            tally.missed.inc_by(last.saturating_sub(seen));
+            (seen, feed) = (last, again);
         }
     }))
+}
+
+/// As [`begin`], as often as it takes; `None` once the engine is gone.
+async fn begin_again(engine: &Engine, tally: &Tally) -> Option<(u64, EventFeed)> {
+    let mut pauses = Pauses::default();
+    loop {
+        match begin(engine, tally).await {
+            Ok(begun) => return Some(begun),
+            Err(_) if engine.system().is_closed() => return None,
+            Err(error) => {
+                tracing::debug!(error = error.to_string(), "what is counted waits for the engine");
+                pauses.next().await;
+            }
+        }
+    }
 }
 
 /// Takes the unsettled tasks over; gives the newest event's number and the events from there on.
@@ -226,9 +253,17 @@ async fn begin(engine: &Engine, tally: &Tally) -> Result<(u64, EventFeed), Engin
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
     use std::time::Duration;
 
+    use adjutant_actors::model::role::Role;
+    use adjutant_actors::model::task::TaskSpec;
+    use adjutant_actors::state::EngineState;
+    use adjutant_actors::state::effect::Now;
+    use tokio_util::task::AbortOnDropHandle;
+
     use super::*;
+    use crate::{EngineCfg, HoldPolicy};
 
     #[tokio::test(start_paused = true)]
     async fn a_task_is_counted_where_it_stands_and_its_times_are_kept() {
@@ -247,6 +282,64 @@ mod tests {
             assert!(text.contains(&format!("adjutant_{line}\n")), "{text}");
         }
         assert!(tally.lives.lock().unwrap().is_empty());
+    }
+
+    /// Lets every task go first that is ready.
+    async fn step_back() {
+        let mut first = true;
+        let wait = std::future::poll_fn(move |cx| {
+            if std::mem::take(&mut first) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        });
+        wait.await;
+    }
+
+    #[tokio::test]
+    async fn who_missed_events_while_the_queue_is_full_goes_on_counting() {
+        const LONG: Duration = Duration::from_secs(30);
+        let mut cfg = EngineCfg {
+            queue_limit: 1,
+            try_only: true,
+            hold_policy: HoldPolicy::Warn,
+            ..EngineCfg::default()
+        };
+        (cfg.limits.event_tail, cfg.limits.broadcast_capacity) = (1, 1);
+        let (engine, tally) = (Engine::new(cfg), Arc::new(Tally::default()));
+        let operator = engine.attach("ann", Role::Operator, LONG).await.unwrap();
+        let _following = follow(&engine, &tally).await.unwrap();
+        let flood = (0..4).map(|_| {
+            let engine = engine.clone();
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                loop {
+                    let _ = engine.with_state("flood", |_| ()).await;
+                    step_back().await;
+                }
+            }))
+        });
+        let flood: Vec<_> = flood.collect();
+        let burst = |state: &mut EngineState| {
+            let event = Event::TaskCancelled { task_id: TaskId::from_bits(1) };
+            (0..50).for_each(|_| state.record(Now { unix: 1, ms: 1 }, event.clone()));
+        };
+        let missing = async {
+            while tally.missed.get() == 0 {
+                let _ = engine.with_state("burst", burst).await;
+                step_back().await;
+            }
+        };
+        tokio::time::timeout(LONG, missing).await.expect("it never falls behind");
+        drop(flood);
+        let counting = async {
+            let before = tally.started.get();
+            while tally.started.get() == before {
+                let _ = engine.start_task(&operator, TaskSpec::new("any", "x")).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(LONG, counting).await.expect("it counts no more");
     }
 
     #[tokio::test]

@@ -86,7 +86,9 @@ impl Throttle {
     pub(crate) fn failed(&self, caller: IpAddr, now: Instant) {
         let mut memory = self.memory();
         let later = |until: Option<Instant>, by: Duration| until.unwrap_or(now).max(now) + by;
-        memory.all = Some(later(memory.all, self.heal / CALLERS_TOGETHER));
+        // Not above what is refused: those who fail without end lock nobody out for long after it.
+        let most = now + self.heal * self.burst.saturating_add(1);
+        memory.all = Some(later(memory.all, self.heal / CALLERS_TOGETHER).min(most));
         let caller = network(caller);
         if memory.callers.len() >= CALLERS_MAX && !memory.callers.contains_key(&caller) {
             memory.callers.retain(|_, until| *until > now);
@@ -184,6 +186,17 @@ mod tests {
         // Each of them has one; 50 are all that they have together.
         assert!((99..=160).contains(&all), "{all}");
         assert!(throttle.admit(caller(101), now).is_ok(), "it did not fail yet");
+    }
+
+    #[test]
+    fn failures_of_many_are_forgiven_soon_after_they_end() {
+        let (throttle, now) = (Throttle::new(5, Duration::from_secs(1)), Instant::now());
+        throttle.failed(caller(1), now);
+        for number in 0..100_000_u32 {
+            throttle.failed(IpAddr::from((0x0A00_0000 + number % 500).to_be_bytes()), now);
+        }
+        assert!(throttle.admit(caller(1), now).is_err(), "all together have nothing left");
+        assert_eq!(throttle.admit(caller(1), now + Duration::from_secs(1)), Ok(()));
     }
 
     #[test]

@@ -5,10 +5,11 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use adjutant_actors::journal::JournalError;
 use adjutant_actors::state::images::TableName;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::store::place::{DATABASE, unusable};
 
@@ -22,8 +23,14 @@ pub(super) const VERSION: u32 = STEPS.len() as u32;
 /// The oldest version whose tables a reader of the journal needs.
 const READABLE: u32 = 1;
 
-/// How long a connection waits for another one's lock.
-const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long a connection waits for another one's lock; the writing one waits on as [`wait`] says.
+pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// The longest of the writer's pauses between two looks at a lock.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Looks at a lock after which the writer warns, and warns again: about every five seconds.
+const LOOKS_WARN: i32 = 100;
+/// Looks at a lock after which the writer gives up: about a minute.
+const LOOKS_MAX: i32 = 12 * LOOKS_WARN;
 
 /// Columns that are read out of the image: their names and where they are.
 fn columns(table: TableName) -> &'static [(&'static str, &'static str)] {
@@ -170,7 +177,21 @@ pub(super) fn writer(folder: &Path) -> Result<Connection, JournalError> {
         open(folder, flags).map_err(|error| broken(folder, "opened", &error))?;
     let found = check(folder, &conn, application, found)?;
     set_up(&mut conn, found).map_err(|error| broken(folder, "opened", &error))?;
+    // A lock is waited for by who has none, so each transaction takes its own at its begin.
+    conn.set_transaction_behavior(TransactionBehavior::Immediate);
+    conn.busy_handler(Some(wait)).map_err(|error| broken(folder, "opened", &error))?;
     Ok(conn)
+}
+
+/// Has the writer wait for somebody's lock, since nothing is written and nothing lost meanwhile.
+/// Says whether to look again.
+fn wait(looks: i32) -> bool {
+    if looks > 0 && looks % LOOKS_WARN == 0 {
+        let secs = looks / LOOKS_WARN * 5;
+        tracing::warn!(secs, "somebody else has locked the store's database; it waits");
+    }
+    std::thread::sleep(PAUSE.min(Duration::from_millis(1 << looks.clamp(0, 8))));
+    looks < LOOKS_MAX
 }
 
 /// Sets the connection up and takes the steps that the database lacks, all or none.

@@ -14,8 +14,9 @@ use rusqlite::Connection;
 use tokio::time::Instant;
 
 use crate::store::fold::fold;
+use crate::store::log::Log;
 use crate::store::place::Held;
-use crate::store::schema::{broken, meta, set_meta};
+use crate::store::schema::{BUSY, broken, meta, set_meta};
 use crate::store::{Durability, StoreCfg};
 
 /// Batches that one commit takes at most.
@@ -63,8 +64,7 @@ pub(super) struct Writer {
     poison: Option<JournalError>,
     /// Bytes of frames that are not folded.
     backlog: u64,
-    /// Bytes written since the last checkpoint, about.
-    since_checkpoint: u64,
+    log: Log,
     last_sync: Instant,
     unsynced: bool,
 }
@@ -95,7 +95,7 @@ impl Writer {
             epoch,
             poison: None,
             backlog,
-            since_checkpoint: 0,
+            log: Log::default(),
             last_sync: Instant::now(),
             unsynced: false,
         })
@@ -147,7 +147,8 @@ impl Writer {
                     self.tend(|writer| {
                         writer.sync_when_due()?;
                         writer.fold_once()?;
-                        writer.checkpoint_above(writer.cfg.checkpoint_bytes / 16)
+                        let bytes = writer.cfg.checkpoint_bytes / 16;
+                        writer.log.carry_above(bytes, &writer.conn, &writer.cfg)
                     });
                 }
             }
@@ -263,11 +264,11 @@ impl Writer {
                 change.prepare_cached("INSERT INTO journal (number, frame) VALUES (?1, ?2)")?;
             for framed in group {
                 insert.execute((framed.batch.number.cast_signed(), &framed.frame))?;
-                self.since_checkpoint += framed.frame.len() as u64 + 4096;
+                self.log.grew(framed.frame.len() as u64 + 4096);
             }
             let images = group.iter().flat_map(|framed| &framed.batch.images);
             for image in images.filter(|image| image.key().table() == TableName::Bodies) {
-                self.since_checkpoint += write_body(&change, image)?;
+                self.log.grew(write_body(&change, image)?);
             }
         }
         change.commit()
@@ -311,7 +312,8 @@ impl Writer {
             self.tend(Self::fold_once);
         }
         if self.poison.is_none() {
-            self.tend(|writer| writer.checkpoint_above(writer.cfg.checkpoint_bytes));
+            let bytes = self.cfg.checkpoint_bytes;
+            self.tend(|writer| writer.log.carry_above(bytes, &writer.conn, &writer.cfg));
         }
     }
 
@@ -324,18 +326,10 @@ impl Writer {
         let restored = self.conn.execute_batch(sync_pragma(true));
         let folded = folded?;
         restored?;
-        self.since_checkpoint += folded.bytes;
+        self.log.grew(folded.bytes);
         self.backlog =
             if folded.batches == 0 { 0 } else { self.backlog.saturating_sub(folded.bytes) };
         Ok(())
-    }
-
-    fn checkpoint_above(&mut self, bytes: u64) -> rusqlite::Result<()> {
-        if self.since_checkpoint <= bytes {
-            return Ok(());
-        }
-        self.since_checkpoint = 0;
-        self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
     }
 
     /// Moves rows to where nothing reads them but people.
@@ -370,6 +364,8 @@ impl Writer {
                 writer.fold_once()?;
             }
             writer.sync()?;
+            // Readers are not waited for as long as a lock: what they hold up stays in the log.
+            writer.conn.busy_timeout(BUSY)?;
             writer.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         });
         self.poison.get_or_insert(JournalError::Closed);

@@ -1,10 +1,14 @@
 //! Journals that fail, are taken over, or are left behind by their engine.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adjutant::journal::memory::MemoryJournal;
-use adjutant::journal::{Journal, JournalError};
+use adjutant::journal::{Batch, Done, Head, Journal, JournalError};
 use adjutant::{Engine, EngineError, EventRecord, LayerRegistry, TaskStatus};
+use adjutant_actors::state::images::{Row, SetAside};
+use adjutant_actors::state::outputs::BodyHash;
 
 use crate::world::{
     Folder, People, agents, at_rest, cfg, eventually, idle, open, read, soon, start,
@@ -59,6 +63,67 @@ async fn a_journal_that_fails_stops_the_engine_and_nothing_of_the_lost_batch_is_
         assert_eq!(read(&after, &people.operator, task).await.status, TaskStatus::Pending);
     }
     at_rest(&after).await;
+}
+
+/// A journal whose thread panics over a batch once it is told to, and never says a word of it.
+#[derive(Clone, Default)]
+struct Panics {
+    inner: MemoryJournal,
+    now: Arc<AtomicBool>,
+}
+
+impl Journal for Panics {
+    fn load(&self, tail: usize, row: &mut dyn FnMut(Row<'_>)) -> Result<Head, JournalError> {
+        self.inner.load(tail, row)
+    }
+
+    fn set_aside(&self, rows: &[SetAside]) -> Result<(), JournalError> {
+        self.inner.set_aside(rows)
+    }
+
+    fn lead(&self) -> Result<u64, JournalError> {
+        self.inner.lead()
+    }
+
+    fn append(&self, batch: Batch, done: Done) {
+        if !self.now.load(Ordering::SeqCst) {
+            return self.inner.append(batch, done);
+        }
+        std::thread::spawn(move || {
+            let _held = (batch, done);
+            panic!("the journal's own panic");
+        });
+    }
+
+    fn events_after(&self, after: u64, limit: usize) -> Result<Vec<EventRecord>, JournalError> {
+        self.inner.events_after(after, limit)
+    }
+
+    fn body(&self, hash: &BodyHash) -> Result<Option<Vec<u8>>, JournalError> {
+        self.inner.body(hash)
+    }
+
+    fn flush(&self) -> Result<(), JournalError> {
+        self.inner.flush()
+    }
+
+    fn close(&self) -> Result<(), JournalError> {
+        self.inner.close()
+    }
+}
+
+#[tokio::test]
+async fn a_journal_whose_thread_panics_stops_the_engine_and_nobody_waits_for_its_word() {
+    let journal = Panics::default();
+    let engine = open(journal.clone()).await;
+    let people = People::of(&engine).await;
+    let task = start(&engine, &people.operator, "pass").await;
+    journal.now.store(true, Ordering::SeqCst);
+    let lost = engine.cancel_task(&people.operator, &task);
+    says(soon("a caller", lost).await, "the journal is closed");
+    assert!(engine.journal_failure().unwrap().contains("the journal is closed"));
+    let after = open(journal.inner.crashed()).await;
+    assert_eq!(read(&after, &people.operator, task).await.status, TaskStatus::Pending);
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use adjutant::{Delivery, Event, EventRecord, TaskId, TaskStatus};
+use adjutant::{Delivery, EngineCfg, Event, EventRecord, TaskId, TaskStatus};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde_json::json;
 
-use crate::world::{World, agents, calm, eventually};
+use crate::turns::block;
+use crate::world::{World, agents, calm, eventually, soon};
 
 /// A history of many verbs, most of them lawful.
 async fn history(world: &World, rounds: u64) {
@@ -134,6 +135,42 @@ async fn a_feed_that_lags_is_refilled_and_told_exactly_what_is_gone() {
             Some(Delivery::Record(record)) => assert_eq!(record.seq, expected),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_feed_that_lags_while_the_queue_is_full_waits_and_is_told_of_nothing_gone() {
+    let mut cfg = EngineCfg { queue_limit: 1, try_only: true, max_hold_ms: u128::MAX, ..calm() };
+    cfg.limits.broadcast_capacity = 4;
+    let world = World::with(cfg).await;
+    let mut feed = world.engine.event_feed(0).await.unwrap();
+    for _ in 0..8 {
+        world.start("any").await;
+    }
+    for expected in 1..=3 {
+        assert_eq!(number(feed.next().await), expected);
+    }
+    let (open, blocked) = block(&world.engine).await;
+    let engine = world.engine.clone();
+    let queued = tokio::spawn(async move { engine.with_state("queued", |_| ()).await });
+    eventually("a full queue", || async { world.engine.queued_turns() == 1 }).await;
+    let mut next = Box::pin(feed.next());
+    let early = futures::poll!(&mut next);
+    assert!(early.is_pending(), "nobody could read the log yet: {early:?}");
+    open.send(()).unwrap();
+    soon("the blocking turn", blocked).await.unwrap();
+    soon("the queued turn", queued).await.unwrap().unwrap();
+    assert_eq!(number(soon("a delivery", next).await), 4);
+    for expected in 5..=11 {
+        assert_eq!(number(soon("a delivery", feed.next()).await), expected);
+    }
+}
+
+/// The number of the event that was delivered.
+fn number(delivery: Option<Delivery>) -> u64 {
+    match delivery {
+        Some(Delivery::Record(record)) => record.seq,
+        other => panic!("{other:?}"),
     }
 }
 

@@ -8,13 +8,13 @@ use adjutant::blueprint::{
 };
 use adjutant::{
     CancellationToken, Engine, EngineCfg, EngineError, LongHoldConfig, ResumeKey, Role, RunId,
-    RunStatus, TaskStatus, WorkerInvocation, WorkerResult,
+    RunStatus, SeniorBridge, TaskId, TaskStatus, WorkerInvocation, WorkerResult, async_trait,
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::world::{LONG, calm};
+use crate::world::{LONG, calm, eventually};
 
 /// An engine, and functions that note their calls. A call that says `wait` waits for a permit.
 struct Bench {
@@ -262,6 +262,60 @@ async fn a_run_is_carried_on_by_one_at_a_time_and_can_be_given_up() {
     assert_eq!(bench.resume(&program).await.unwrap().outcome, RunOutcome::Cancelled);
     let open = bench.engine.with_state("test", |state| state.live_tasks()).await.unwrap();
     assert_eq!(open, 0);
+}
+
+/// A senior who never answers.
+struct Silent;
+
+#[async_trait]
+impl SeniorBridge for Silent {
+    async fn ask(&self, _: &TaskId, _: Value) -> Result<Value, String> {
+        std::future::pending().await
+    }
+}
+
+/// How many operators and seniors are attached.
+async fn attached(engine: &Engine) -> [usize; 2] {
+    let look = |state: &mut adjutant::EngineState| {
+        [Role::Operator, Role::Senior].map(|role| state.attached_sessions(role))
+    };
+    engine.with_state("test", look).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_leaves_no_bridge_and_no_session_that_nobody_ends() {
+    let bench = Bench::new();
+    let program = bench.program(&seq(&[step("do", "wait", "$.a")])).await;
+    let engine = &bench.engine;
+    // A kept run stays open when it is dropped, and with it its sessions.
+    for (id, left) in [(None, [0, 0]), (Some(bench.id), [1, 1])] {
+        let options = RunOptions { id, senior: Some(Arc::new(Silent)), ..RunOptions::default() };
+        let (own, program) = (engine.clone(), program.clone());
+        let running = tokio::spawn(async move { run(&own, program, json!({}), options).await });
+        bench.called("wait").await;
+        assert_eq!(attached(engine).await, [1, 1]);
+        assert_eq!(engine.list_senior_bridge_ids().await.len(), 1);
+        bench.drop_at(running, "wait").await;
+        assert_eq!(engine.list_senior_bridge_ids().await, [""; 0]);
+        eventually("their end", || async { attached(engine).await == left }).await;
+        bench.calls.lock().unwrap().clear();
+    }
+    engine.cancel_run(bench.id).await.unwrap();
+    assert_eq!(attached(engine).await, [0, 0]);
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_begin_leaves_no_bridge_and_no_session() {
+    let mut cfg = calm();
+    cfg.limits.sessions = 1;
+    let bench = Bench::with(cfg);
+    let program = bench.program(&seq(&[step("do", "work", "$.a")])).await;
+    let engine = &bench.engine;
+    let options = RunOptions { senior: Some(Arc::new(Silent)), ..RunOptions::default() };
+    let refused = run(engine, program, json!({}), options).await;
+    assert!(matches!(refused, Err(EngineError::TableFull { .. })), "{refused:?}");
+    assert_eq!(engine.list_senior_bridge_ids().await, [""; 0]);
+    eventually("the operator's end", || async { attached(engine).await == [0, 0] }).await;
 }
 
 #[tokio::test(start_paused = true)]

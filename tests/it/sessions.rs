@@ -5,6 +5,7 @@ use std::time::Duration;
 use adjutant::{
     CapToken, EngineCfg, EngineError, Event, LongHoldConfig, Role, TaskSpec, TaskStatus,
 };
+use ractor::ActorStatus;
 
 use crate::world::{LONG, World, calm, children, eventually, soon};
 
@@ -81,6 +82,35 @@ async fn the_detach_loop_ends_with_its_engine() {
     let detach_loop = world.engine.start_detach_loop();
     drop(world);
     tokio::time::timeout(MINUTE * 10, detach_loop).await.expect("the loop goes on").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn the_detach_loop_outlives_a_tree_that_the_next_call_starts_again() {
+    let long_hold = LongHoldConfig {
+        heartbeat_interval: Duration::from_millis(50),
+        heartbeat_miss_threshold: 1,
+        ..LongHoldConfig::default()
+    };
+    let world = World::with(EngineCfg { long_hold, max_hold_ms: u128::MAX, ..calm() }).await;
+    let engine = &world.engine;
+    let detach_loop = engine.start_detach_loop();
+    let (open, blocked) = crate::turns::block(engine).await;
+    eventually("the loop's turn", || async { engine.queued_turns() == 1 }).await;
+    let root = engine.root_cell().unwrap();
+    root.kill();
+    // Its children are told before it has stopped, so the loop's turn never runs in this tree.
+    eventually("the root's end", || async { root.get_status() == ActorStatus::Stopped }).await;
+    open.send(()).unwrap();
+    let _ = soon("the blocking turn", blocked).await;
+    let silent = loop {
+        match engine.attach("silent", Role::Observer, DAY).await {
+            Ok(silent) => break silent,
+            Err(error) => assert!(matches!(error, EngineError::Stopped(_)), "{error:?}"),
+        }
+    };
+    eventually("its lapse", || async { flips(&world, &silent).await == (1, 1) }).await;
+    assert!(!detach_loop.is_finished());
+    detach_loop.abort();
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,7 +102,7 @@ async fn an_overlong_hold_panics_in_its_caller_or_is_counted() {
 }
 
 /// Blocks the state until the sender is used or dropped; returns once it is blocked.
-async fn block(engine: &Engine) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+pub(crate) async fn block(engine: &Engine) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let (tell, told) = tokio::sync::oneshot::channel();
     let engine = engine.clone();

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use adjutant::blueprint::Functions;
 use adjutant::server::ServerCfg;
-use adjutant::{WorkerInvocation, WorkerResult};
+use adjutant::{Role, WorkerInvocation, WorkerResult};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::desk::{Desk, calm, identity, one_step, problem};
+use crate::desk::{Desk, LONG, calm, identity, one_step, problem};
 
 /// A desk with the function `second`, which says no the first time and yes later.
 async fn desk() -> Desk {
@@ -150,6 +150,40 @@ async fn a_dispatch_too_many_is_refused_until_those_before_it_have_begun() {
     for task in [second, third] {
         assert_eq!(held(&desk, &task).await["status"], "pass");
     }
+}
+
+#[tokio::test]
+async fn a_dispatch_that_waits_for_a_resume_holds_its_place_and_is_known_though_its_client_left() {
+    let cfg = ServerCfg { dispatches: 1, dispatch_bytes: 20_000, ..ServerCfg::default() };
+    let calls = Arc::new(AtomicU32::new(0));
+    let functions = Functions::new().with("second", move |call| {
+        let ok = calls.fetch_add(1, Ordering::Relaxed) > 0;
+        async move { Ok(WorkerResult { value: call.prompt.into(), ok }) }
+    });
+    let desk = Desk::with(calm(), ServerCfg { functions, ..cfg }).await;
+    let senior = desk.engine.attach("sam", Role::Senior, LONG).await.unwrap();
+    desk.engine.pause_dispatch(&senior).await.unwrap();
+    let (first, other) = (desk.task(&desk.admin).await, desk.task(&desk.admin).await);
+    let body = json!({ "blueprint": one_step(&second()), "agent": "second" });
+    let path = format!("/v1/tasks/{first}/dispatch");
+    let client = tokio::spawn(desk.ask(Method::POST, &path, &desk.admin).json(&body).send());
+    // Refused in any case: for its prompt as long as there is a place.
+    let mut long = body.clone();
+    long["prompt"] = "x".repeat(30_000).into();
+    let path = format!("/v1/tasks/{other}/dispatch");
+    loop {
+        let told = desk.post(&path, &desk.admin, &long).await;
+        if problem(told, 429, "too_many_dispatches").await["setting"] == "waiting_dispatches" {
+            break;
+        }
+        assert!(!client.is_finished(), "its client was answered and the place is free");
+    }
+    client.abort();
+    desk.engine.resume_dispatch(&senior).await.unwrap();
+    assert_eq!(held(&desk, &first).await["status"], "blocked");
+    let path = format!("/v1/tasks/{first}/retry");
+    assert_eq!(desk.post(&path, &desk.admin, &json!({})).await.status(), 202);
+    assert_eq!(held(&desk, &first).await["status"], "pass");
 }
 
 #[tokio::test]

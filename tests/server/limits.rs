@@ -131,3 +131,14 @@ async fn who_tries_bearers_is_throttled_for_a_while_and_good_ones_pass() {
     };
     tokio::time::timeout(LONG, heal).await.expect("it heals");
 }
+
+#[tokio::test]
+async fn a_session_that_would_live_beyond_the_limit_is_refused() {
+    let session_time = Duration::from_secs(90);
+    let desk = Desk::with(calm(), ServerCfg { session_time, ..ServerCfg::default() }).await;
+    let attach = |secs: u64| json!({ "operator_id": "a", "role": "operator", "ttl_secs": secs });
+    assert_eq!(desk.post("/v1/sessions", &desk.admin, &attach(90)).await.status(), 201);
+    let refused = desk.post("/v1/sessions", &desk.admin, &attach(91)).await;
+    let told = problem(refused, 400, "invalid_argument").await;
+    assert!(told["detail"].as_str().unwrap().contains("90 is the limit"), "{told}");
+}

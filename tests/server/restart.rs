@@ -86,6 +86,39 @@ async fn a_run_in_the_middle_of_its_step_ends_within_the_grace() {
 }
 
 #[tokio::test]
+async fn an_open_run_that_finds_no_place_goes_on_once_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::on(folder.path(), ServerCfg::default()).await;
+    let body = json!({ "blueprint": one_step(&ask()), "input": { "x": "well?" } });
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let begun: Value = desk.post("/v1/runs", &desk.admin, &body).await.json().await.unwrap();
+        until(&desk, &begun["run_id"], "waiting").await;
+        runs.push(begun["run_id"].clone());
+    }
+    desk.end().await;
+    let desk = Desk::on(folder.path(), ServerCfg { runs: 1, ..ServerCfg::default() }).await;
+    for _ in 0..2 {
+        let asked = async {
+            loop {
+                let open: Value =
+                    desk.get("/v1/runs?status=waiting", &desk.admin).await.json().await.unwrap();
+                if let Some(run) = open["runs"].get(0) {
+                    break run["run_id"].clone();
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let run = tokio::time::timeout(LONG, asked).await.expect("it goes on");
+        let path = format!("/v1/runs/{}/cancel", run.as_str().unwrap());
+        assert!(desk.post(&path, &desk.admin, &json!({})).await.status().is_success());
+        runs.retain(|open| *open != run);
+    }
+    assert!(runs.is_empty());
+    desk.end().await;
+}
+
+#[tokio::test]
 async fn a_key_gives_its_run_after_a_restart_too() {
     let folder = tempfile::tempdir().unwrap();
     let mut runs = Vec::new();

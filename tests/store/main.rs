@@ -11,6 +11,7 @@ use adjutant::journal::conformance::{Place, World, append, run};
 use adjutant::journal::{Journal, JournalError, restore};
 use adjutant::store::{Durability, SqliteStore, StoreCfg};
 
+mod busy;
 mod damage;
 mod keys;
 mod kill;

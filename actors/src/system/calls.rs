@@ -314,6 +314,13 @@ impl ActorSystem {
         answered.await.map_err(|_| stopped())?
     }
 
+    /// Whether everything is refused for good: it was closed, shut down, or its journal failed. A tree
+    /// that ended otherwise is started again by the next call.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.core.queue.closed().is_some()
+    }
+
     /// Refuses everything from now on and stops the tree at once.
     ///
     /// ```

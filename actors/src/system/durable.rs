@@ -66,17 +66,34 @@ pub struct Recovery {
     pub set_aside: Vec<SetAside>,
 }
 
+/// The journal's word on a batch, which it owes. Dropped unsaid, as when its thread panics, it says
+/// that the journal is gone: nobody could tell what became of the batch, and all would wait.
+struct Word(Option<Arc<Core>>);
+
+impl Word {
+    fn say(mut self, result: Result<(), JournalError>, cut: Instant) {
+        let Some(core) = self.0.take() else { return };
+        if result.is_ok() {
+            core.count_commit(cut.elapsed());
+        }
+        core.told(result);
+    }
+}
+
+impl Drop for Word {
+    fn drop(&mut self) {
+        if let Some(core) = self.0.take() {
+            core.told(Err(JournalError::Closed));
+        }
+    }
+}
+
 impl Core {
     /// Hands a batch to the journal. Call it without any lock.
     pub(crate) fn append(self: &Arc<Self>, batch: Batch) {
         let Some(commits) = self.commits() else { return };
-        let (core, cut) = (self.clone(), Instant::now());
-        let done = move |result: Result<(), JournalError>| {
-            if result.is_ok() {
-                core.count_commit(cut.elapsed());
-            }
-            core.told(result);
-        };
+        let (word, cut) = (Word(Some(self.clone())), Instant::now());
+        let done = move |result: Result<(), JournalError>| word.say(result, cut);
         commits.append(batch, Box::new(done));
     }
 

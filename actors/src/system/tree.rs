@@ -113,9 +113,9 @@ impl Core {
             }
             links.attempts.clear();
             links.out.clear();
-            let line = std::mem::take(&mut links.line);
+            let line = links.line.take();
             drop(links);
-            for (_, turn) in line {
+            for turn in line {
                 turn.fail(EngineError::Stopped(reason.clone()));
             }
             let now = self.now_or_last();

@@ -37,10 +37,29 @@ pub(crate) struct SharedProgram {
     _charge: Charge,
 }
 
-/// A place among the dispatches that wait, with the bytes that it holds meanwhile.
-pub(crate) struct Waiting {
-    _place: OwnedSemaphorePermit,
-    _charge: Charge,
+/// A place among the dispatches that wait, with the bytes that it holds meanwhile. It is given up by
+/// whoever learns first that the attempt has begun, or when all have let go of it.
+#[derive(Clone)]
+pub(crate) struct Waiting(Arc<Mutex<Option<(OwnedSemaphorePermit, Charge)>>>);
+
+impl Waiting {
+    /// Gives the place up.
+    pub(crate) fn over(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// A program and the agent of it that a task was dispatched with, and the number of the dispatch.
+struct Dispatch {
+    program: Arc<SharedProgram>,
+    agent: String,
+    number: u64,
+}
+
+/// A note of a dispatch, and the one of the task's dispatch before.
+pub(crate) struct Noted {
+    number: u64,
+    before: Option<Dispatch>,
 }
 
 /// What dispatches keep.
@@ -55,8 +74,10 @@ pub(crate) struct Dispatched {
 #[derive(Default)]
 struct Inner {
     programs: HashMap<blake3::Hash, Weak<SharedProgram>>,
-    by_task: HashMap<TaskId, (Arc<SharedProgram>, String)>,
+    by_task: HashMap<TaskId, Dispatch>,
     order: VecDeque<TaskId>,
+    /// Dispatches that were noted.
+    noted: u64,
 }
 
 impl Inner {
@@ -115,7 +136,7 @@ impl Dispatched {
             return Err(too_many(detail, Setting::WaitingDispatches));
         };
         let charge = self.charge(prompt.map_or(0, str::len))?;
-        Ok(Waiting { _place: place, _charge: charge })
+        Ok(Waiting(Arc::new(Mutex::new(Some((place, charge))))))
     }
 
     /// Counts bytes; what is only remembered makes room for them.
@@ -133,20 +154,45 @@ impl Dispatched {
         Ok(Charge { bytes, used: self.used.clone() })
     }
 
-    /// Notes which program and agent a task was dispatched with.
-    pub(crate) fn remember(&self, task: TaskId, program: Arc<SharedProgram>, agent: String) {
+    /// Notes which program and agent a task is dispatched with.
+    pub(crate) fn remember(
+        &self,
+        task: TaskId,
+        program: Arc<SharedProgram>,
+        agent: String,
+    ) -> Noted {
         let mut inner = self.lock();
-        if inner.by_task.insert(task, (program, agent)).is_none() {
+        inner.noted += 1;
+        let number = inner.noted;
+        let before = inner.by_task.insert(task, Dispatch { program, agent, number });
+        if before.is_none() {
             inner.order.push_back(task);
         }
         if inner.order.len() > REMEMBERED {
             inner.forget_oldest();
         }
+        Noted { number, before }
+    }
+
+    /// Takes a note back, since the dispatch was refused: that of the one before counts again.
+    pub(crate) fn take_back(&self, task: TaskId, noted: Noted) {
+        let mut inner = self.lock();
+        if inner.by_task.get(&task).is_none_or(|last| last.number != noted.number) {
+            return;
+        }
+        match noted.before {
+            Some(before) => drop(inner.by_task.insert(task, before)),
+            None => {
+                inner.by_task.remove(&task);
+                inner.order.retain(|other| *other != task);
+            }
+        }
     }
 
     /// Which program and agent a task was dispatched with.
     pub(crate) fn of(&self, task: TaskId) -> Option<(Arc<SharedProgram>, String)> {
-        self.lock().by_task.get(&task).cloned()
+        let inner = self.lock();
+        inner.by_task.get(&task).map(|last| (last.program.clone(), last.agent.clone()))
     }
 }
 
@@ -195,7 +241,7 @@ mod tests {
         let kept = Dispatched::new(2, document.to_string().len() + 10);
         let held = kept.program(&document, async { Ok(compiled) }).await.unwrap();
         let task = TaskId::from_bits(1);
-        kept.remember(task, held.clone(), "e".to_owned());
+        let _ = kept.remember(task, held.clone(), "e".to_owned());
         let waiting = kept.wait(Some("0123456789")).unwrap();
         let refused = kept.wait(Some("0")).err().unwrap();
         assert_eq!(refused.code(), "too_many_dispatches");
@@ -205,5 +251,24 @@ mod tests {
         assert!(kept.wait(None).is_err());
         drop(both);
         assert_eq!(kept.used.load(Ordering::Acquire), 0);
+    }
+
+    #[tokio::test]
+    async fn a_refused_dispatch_leaves_the_agent_of_the_one_that_was_taken() {
+        let (document, compiled) = program("a").await;
+        let kept = Dispatched::new(1, 1 << 20);
+        let held = kept.program(&document, async { Ok(compiled) }).await.unwrap();
+        let task = TaskId::from_bits(1);
+        let note = |agent: &str| kept.remember(task, held.clone(), agent.to_owned());
+        let agent = || kept.of(task).map(|(_, agent)| agent);
+        let refused = note("refused");
+        kept.take_back(task, refused);
+        assert!(agent().is_none() && kept.lock().order.is_empty());
+        let (taken, refused) = (note("taken"), note("refused"));
+        kept.take_back(task, refused);
+        assert_eq!(agent().as_deref(), Some("taken"));
+        let _later = note("later");
+        kept.take_back(task, taken);
+        assert_eq!(agent().as_deref(), Some("later"));
     }
 }

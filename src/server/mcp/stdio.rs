@@ -39,7 +39,7 @@ pub async fn serve_stdio(
     grace: Duration,
 ) -> std::io::Result<ShutdownReport> {
     let app = Arc::new(App::new(engine, AdminToken::of_nobody()?, cfg).await?);
-    let _tally = app.begin().await?;
+    let _going_on = app.begin().await?;
     let handler = Mcp { app: app.clone(), own: Some(Arc::new(Authority::Admin)) };
     let streams = rmcp::transport::io::stdio_pipes();
     let served = match serve_server_with_ct(handler, streams, stop).await {

@@ -89,6 +89,11 @@ pub(super) const LIMITS: &[Key] = &[
     ),
     secs!("limits.hold_secs", "Longest wait of a poll.", engine.long_hold.max_hold),
     secs!(
+        "limits.session_secs",
+        "Longest life of a session that is attached over HTTP.",
+        server.session_time
+    ),
+    secs!(
         "limits.session_beat_secs",
         "How often sessions are to beat.",
         engine.long_hold.heartbeat_interval
