@@ -152,7 +152,10 @@ impl FromRequestParts<Shared> for Holder {
         };
         let admin = app.admin.is(&bearer);
         match app.links.bearing(&sid, &bearer) {
-            Some(Bearing::Holder) => Ok(Self(sid)),
+            Some(Bearing::Holder) => {
+                app.throttle.was_good(&bearer);
+                Ok(Self(sid))
+            }
             Some(_) if admin => Ok(Self(sid)),
             None if admin => Err(unknown()),
             Some(Bearing::Other) => {

@@ -37,10 +37,12 @@ impl FromRequestParts<Shared> for Worker {
         let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
         if parse_handle(&bearer).is_ok() {
             if let Some((task, attempt)) = app.links.leases.find(&bearer) {
+                app.throttle.was_good(&bearer);
                 return Ok(Self::Handle(task, attempt, Some(bearer)));
             }
-            let found = app.engine.resolve_handle(&bearer).await;
-            return found.map(|(task, attempt)| Self::Handle(task, attempt, None)).map_err(ended);
+            let (task, attempt) = app.engine.resolve_handle(&bearer).await.map_err(ended)?;
+            app.throttle.was_good(&bearer);
+            return Ok(Self::Handle(task, attempt, None));
         }
         let token = decode(&bearer)?;
         let task = app.engine.task_id_from_token(&token).await.map_err(ended)?;
