@@ -51,6 +51,20 @@ impl Engine {
             .await
     }
 
+    /// As [`Self::verify_as`] with this reach, without spending a use: for a call that spent one
+    /// when it began and took its time since.
+    #[cfg(feature = "server")]
+    pub(crate) async fn check_as(
+        &self,
+        caller: Caller<'_>,
+        verb: Verb,
+        reach: Reach,
+    ) -> Result<(), EngineError> {
+        let (access, now) = self.access(caller, verb)?;
+        let check = move |state: &mut EngineState| state.check(access, reach, now).map(drop);
+        self.system().transact("check_token", check).await
+    }
+
     /// As [`Self::verify_token`], and whether a worker's token may name this task: with the verbs
     /// of reading, polling and cancelling also a sub-task below its own, with `DispatchAttempt`
     /// only those, with every other verb only its own.

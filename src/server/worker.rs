@@ -8,6 +8,7 @@ use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
 use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::token::{CapToken, parse_handle};
+use adjutant_actors::state::auth::Reach;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequestParts, State};
@@ -25,8 +26,13 @@ use crate::server::{App, Shared};
 /// What a worker showed, with the task that it stands for.
 pub(crate) enum Worker {
     Token(CapToken, TaskId),
-    /// With the handle itself where it is lent to a login, which may end while a body comes.
-    Handle(TaskId, u32, Option<String>),
+    /// With the handle itself, which may end while a body comes.
+    Handle {
+        task: TaskId,
+        attempt: u32,
+        handle: String,
+        lent: bool,
+    },
 }
 
 /// Looked up before the body is read: who is nobody sends none.
@@ -36,18 +42,22 @@ impl FromRequestParts<Shared> for Worker {
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
         if parse_handle(&bearer).is_ok() {
-            if let Some((task, attempt)) = app.links.leases.find(&bearer) {
-                app.throttle.was_good(&bearer);
-                return Ok(Self::Handle(task, attempt, Some(bearer)));
-            }
-            let (task, attempt) = app.engine.resolve_handle(&bearer).await.map_err(ended)?;
+            let ((task, attempt), lent) = find(app, &bearer).await?;
             app.throttle.was_good(&bearer);
-            return Ok(Self::Handle(task, attempt, None));
+            return Ok(Self::Handle { task, attempt, handle: bearer, lent });
         }
         let token = decode(&bearer)?;
         let task = app.engine.task_id_from_token(&token).await.map_err(ended)?;
         Ok(Self::Token(token, task))
     }
+}
+
+/// What a handle stands for, and whether it was lent to a login.
+async fn find(app: &App, handle: &str) -> Result<((TaskId, u32), bool), Problem> {
+    if let Some(found) = app.links.leases.find(handle) {
+        return Ok((found, true));
+    }
+    Ok((app.engine.resolve_handle(handle).await.map_err(ended)?, false))
 }
 
 impl Worker {
@@ -58,13 +68,24 @@ impl Worker {
                 let verified = app.engine.verify_token_for_task(token, verb, task);
                 verified.await.map_err(ended)
             }
-            Self::Handle(..) => Ok(()),
+            Self::Handle { .. } => Ok(()),
+        }
+    }
+
+    /// As [`Self::may`], for a request that was let through and took its time. Spends no use.
+    pub(crate) async fn still_may(&self, app: &App, verb: Verb) -> Result<(), Problem> {
+        match self {
+            Self::Token(token, task) => {
+                let checked = app.engine.check_as(token.into(), verb, Reach::Own(*task));
+                checked.await.map_err(ended)
+            }
+            Self::Handle { handle, .. } => find(app, handle).await.map(drop),
         }
     }
 
     pub(crate) fn task(&self) -> TaskId {
         match self {
-            Self::Token(_, task) | Self::Handle(task, ..) => *task,
+            Self::Token(_, task) | Self::Handle { task, .. } => *task,
         }
     }
 
@@ -76,7 +97,7 @@ impl Worker {
                 let problem = Problem::from(EngineError::TokenTaskMismatch { bound, arg });
                 // A handle is its task, so a request that names another contradicts itself; a
                 // token is a right that does not reach there.
-                let contradicts = matches!(self, Self::Handle(..));
+                let contradicts = matches!(self, Self::Handle { .. });
                 Err(if contradicts { problem.at(StatusCode::BAD_REQUEST) } else { problem })
             }
             _ => Ok(()),
@@ -86,12 +107,12 @@ impl Worker {
     async fn payload(&self, app: &Shared) -> Result<WorkerPayload, Problem> {
         let payload = match self {
             Self::Token(token, task) => app.engine.fetch_worker_payload(token, task).await,
-            Self::Handle(task, ..) => app.engine.fetch_worker_payload_trusted(task).await,
+            Self::Handle { task, .. } => app.engine.fetch_worker_payload_trusted(task).await,
         }
         .map_err(ended)?;
         match self {
             // The next attempt may have begun since the handle was looked up.
-            Self::Handle(_, attempt, _) if *attempt != payload.attempt => {
+            Self::Handle { attempt, .. } if *attempt != payload.attempt => {
                 Err(Problem::attempt_ended())
             }
             _ => Ok(payload),
@@ -116,13 +137,15 @@ impl Worker {
                 };
                 engine.submit_output(token, &task, attempt, event).await
             }
-            Self::Handle(_, own, _) if attempt.is_some_and(|named| named != *own) => {
+            Self::Handle { attempt: own, .. } if attempt.is_some_and(|named| named != *own) => {
                 return Err(Problem::attempt_ended());
             }
-            Self::Handle(_, _, Some(lent)) if app.links.leases.find(lent).is_none() => {
+            Self::Handle { handle, lent: true, .. } if app.links.leases.find(handle).is_none() => {
                 return Err(Problem::attempt_ended());
             }
-            Self::Handle(_, own, _) => engine.append_output_trusted(&task, *own, event).await,
+            Self::Handle { attempt: own, .. } => {
+                engine.append_output_trusted(&task, *own, event).await
+            }
         }
         .map_err(ended)
     }
