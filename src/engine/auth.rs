@@ -65,6 +65,13 @@ impl Engine {
         self.system().transact("check_token", check).await
     }
 
+    /// What the gate says of a role, for who is known by other means than a token.
+    #[cfg(feature = "server")]
+    pub(crate) fn permit(&self, role: Role, verb: Verb) -> Result<(), EngineError> {
+        let allowed = self.inner.gate.is_allowed(role, verb);
+        if allowed { Ok(()) } else { Err(EngineError::RoleViolation { role, verb }) }
+    }
+
     /// As [`Self::verify_token`], and whether a worker's token may name this task: with the verbs
     /// of reading, polling and cancelling also a sub-task below its own, with `DispatchAttempt`
     /// only those, with every other verb only its own.

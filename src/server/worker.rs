@@ -6,7 +6,7 @@
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
-use adjutant_actors::model::role::Verb;
+use adjutant_actors::model::role::{Role, Verb};
 use adjutant_actors::model::token::{CapToken, parse_handle};
 use adjutant_actors::state::auth::Reach;
 use axum::Json;
@@ -61,14 +61,15 @@ async fn find(app: &App, handle: &str) -> Result<((TaskId, u32), bool), Problem>
 }
 
 impl Worker {
-    /// Refuses a token without the verb, or whose attempt is over; a handle was looked up before.
+    /// Refuses who has not the verb, and a token whose attempt is over; a handle was looked up
+    /// before.
     pub(crate) async fn may(&self, app: &App, verb: Verb) -> Result<(), Problem> {
         match self {
             Self::Token(token, task) => {
                 let verified = app.engine.verify_token_for_task(token, verb, task);
                 verified.await.map_err(ended)
             }
-            Self::Handle { .. } => Ok(()),
+            Self::Handle { .. } => Ok(app.engine.permit(Role::Worker, verb)?),
         }
     }
 
@@ -107,7 +108,10 @@ impl Worker {
     async fn payload(&self, app: &Shared) -> Result<WorkerPayload, Problem> {
         let payload = match self {
             Self::Token(token, task) => app.engine.fetch_worker_payload(token, task).await,
-            Self::Handle { task, .. } => app.engine.fetch_worker_payload_trusted(task).await,
+            Self::Handle { task, .. } => {
+                app.engine.permit(Role::Worker, Verb::FetchPrompt)?;
+                app.engine.fetch_worker_payload_trusted(task).await
+            }
         }
         .map_err(ended)?;
         match self {
@@ -144,6 +148,7 @@ impl Worker {
                 return Err(Problem::attempt_ended());
             }
             Self::Handle { attempt: own, .. } => {
+                engine.permit(Role::Worker, Verb::EmitOutput)?;
                 engine.append_output_trusted(&task, *own, event).await
             }
         }
