@@ -163,6 +163,17 @@ impl Engine {
         Ok(minted)
     }
 
+    /// Whether a token would still be verified, by its record. Trusted callers only.
+    #[cfg(feature = "server")]
+    pub(crate) async fn is_token_live(
+        &self,
+        fingerprint: TokenFingerprint,
+    ) -> Result<bool, EngineError> {
+        let now = self.now()?;
+        let look = move |state: &mut EngineState| state.is_token_live(fingerprint, now);
+        self.system().with_state("is_token_live", look).await
+    }
+
     /// Revokes a token by its fingerprint. Trusted callers only.
     ///
     /// # Errors

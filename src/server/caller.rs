@@ -5,7 +5,7 @@
 
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::role::{Role, Verb};
-use adjutant_actors::model::token::CapToken;
+use adjutant_actors::model::token::{CapToken, TokenFingerprint};
 use adjutant_actors::state::auth::Reach;
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -117,6 +117,14 @@ impl Authority {
         match self {
             Self::Admin => "admin".to_owned(),
             Self::Token(token) => format!("{}:{}", token.role, token.agent_id),
+        }
+    }
+
+    /// Names the token, where it is one.
+    pub(crate) fn fingerprint(&self) -> Option<TokenFingerprint> {
+        match self {
+            Self::Admin => None,
+            Self::Token(token) => Some(token.fingerprint()),
         }
     }
 
