@@ -278,9 +278,48 @@ fn unfenced(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use serde_json::json;
+    use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::server::{AdminToken, ServerCfg};
+    use crate::{
+        Engine, EngineCfg, HoldPolicy, InProcSpawner, SpawnerAdapter, TaskSpec, WorkerResult,
+    };
+
+    #[tokio::test]
+    async fn a_handle_of_an_older_attempt_reads_no_prompt_of_the_next_one() {
+        let calm = EngineCfg { hold_policy: HoldPolicy::Warn, ..EngineCfg::default() };
+        let engine = Engine::new(calm);
+        let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await.unwrap();
+        let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await.unwrap();
+        let (mut first, mut second) = (InProcSpawner::new(), InProcSpawner::new());
+        first.register("echo", |_| async { Ok(WorkerResult { value: Value::Null, ok: false }) });
+        let at_work = Arc::new(Semaphore::new(0));
+        let inside = at_work.clone();
+        second.register("echo", move |_| {
+            inside.add_permits(1);
+            std::future::pending()
+        });
+        let first: Arc<dyn SpawnerAdapter> = Arc::new(first);
+        engine.dispatch_attempt_with(&operator, &task, &first).await.unwrap();
+        let second: Arc<dyn SpawnerAdapter> = Arc::new(second);
+        let own = engine.clone();
+        tokio::spawn(async move { own.dispatch_attempt_with(&operator, &task, &second).await });
+        at_work.acquire().await.unwrap().forget();
+
+        let folder = tempfile::tempdir().unwrap();
+        let admin = AdminToken::in_file(&folder.path().join("admin-token")).unwrap();
+        let app = Arc::new(App::new(engine, admin, ServerCfg::default()).await.unwrap());
+        // Both were looked up while their attempts lived.
+        let holder = |attempt| Worker::Handle { task, attempt, handle: String::new(), lent: false };
+        let refused = holder(1).payload(&app).await.unwrap_err();
+        assert_eq!(refused.code(), "attempt_ended");
+        assert_eq!(holder(2).payload(&app).await.unwrap().prompt, "hello");
+    }
 
     #[test]
     fn containers_are_folded_and_scalars_stay_text() {
