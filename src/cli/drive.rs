@@ -8,7 +8,7 @@ use adjutant::blueprint::{Program, RunOptions, RunOutcome, RunReport};
 use adjutant::store::SqliteStore;
 use adjutant::{
     CancellationToken, Delivery, Engine, EngineCfg, EngineError, Event, EventFeed, EventRecord,
-    LayerRegistry, RunId, ShutdownReport, TaskId,
+    HoldPolicy, LayerRegistry, RunId, ShutdownReport, TaskId,
 };
 use anyhow::bail;
 use serde_json::json;
@@ -53,6 +53,8 @@ impl Drive {
     ) -> anyhow::Result<Self> {
         let mut cfg = EngineCfg {
             attempt_timeout: how.attempt_timeout.map(Duration::from_secs),
+            // A program that a loaded machine halts for a moment goes on.
+            hold_policy: HoldPolicy::Warn,
             ..EngineCfg::default()
         };
         cfg.retention.sweep_interval = SWEEP;

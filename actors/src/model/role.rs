@@ -327,5 +327,8 @@ mod tests {
         assert!(gate.is_allowed(Role::Worker, Verb::PollTask));
         assert!(!gate.is_allowed(Role::Operator, Verb::PollTask));
         assert_eq!(RoleVerbGate::default(), RoleVerbGate::new());
+        let shown = "{Operator: [], Worker: [PollTask, FetchPrompt, FetchData, PostResult, \
+                     VerifyToken, EmitOutput], Observer: [], Senior: []}";
+        assert_eq!(format!("{gate:?}"), shown);
     }
 }

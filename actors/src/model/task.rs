@@ -192,4 +192,22 @@ mod tests {
             assert!(!from.may_become(TaskStatus::Pending));
         }
     }
+
+    #[test]
+    fn each_status_has_its_word_and_says_what_it_ends() {
+        use TaskStatus::{Blocked, Cancelled, Pass, Pending, Running, Suspended};
+        for (status, word, is_final, is_settled, ends_poll) in [
+            (Pending, "pending", false, false, false),
+            (Running, "running", false, false, false),
+            (Suspended, "suspended", false, false, true),
+            (Pass, "pass", true, true, true),
+            (Blocked, "blocked", false, true, true),
+            (Cancelled, "cancelled", true, true, true),
+        ] {
+            assert_eq!((status.as_str(), &*status.to_string()), (word, word));
+            let said = (status.is_final(), status.is_settled(), status.ends_poll());
+            assert_eq!(said, (is_final, is_settled, ends_poll), "{word}");
+            assert_eq!(status.is_terminal(), is_settled, "{word}");
+        }
+    }
 }

@@ -142,6 +142,8 @@ mod tests {
         for secret in [&token.nonce[..8], &token.sig_hex[..8], "the root"] {
             assert!(!shown.contains(secret), "{shown}");
         }
+        let shown = format!("{token:?}");
+        assert!(shown.contains("alice"), "{shown}");
         assert!(shown.contains(&token.fingerprint().to_string()[..8]), "{shown}");
     }
 }

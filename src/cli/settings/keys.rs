@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use adjutant::EngineCfg;
 use adjutant::server::ServerCfg;
 use adjutant::store::{Durability, StoreCfg};
+use adjutant::{EngineCfg, HoldPolicy};
 
 use crate::cli::log::Format;
 use crate::cli::settings::value::{Kind, Value};
 
 /// Everything that the program can be told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) admin_token_file: Option<PathBuf>,
@@ -41,7 +41,8 @@ impl Default for Config {
             server: ServerCfg::default(),
             store: None,
             kept: StoreCfg::default(),
-            engine: EngineCfg::default(),
+            // A program that a loaded machine halts for a moment goes on.
+            engine: EngineCfg { hold_policy: HoldPolicy::Warn, ..EngineCfg::default() },
             log: Format::Text,
             log_level: "warn".to_owned(),
             otlp_endpoint: None,

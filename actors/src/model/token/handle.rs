@@ -114,6 +114,7 @@ mod tests {
         let (one, other) = (WorkerHandle::draw(&mint), WorkerHandle::draw(&mint));
         assert_eq!(parse_handle(one.expose()), Ok(()));
         assert_eq!(one.expose().len(), 33);
+        assert_eq!(one.as_str(), one.expose());
         assert_ne!(one.expose()[3..29], other.expose()[3..29]);
         assert_eq!(format!("{one:?}"), "WorkerHandle(..)");
     }
