@@ -14,19 +14,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
+use super::attempt::{self, Given};
+
 /// Long enough that only a hang reaches it.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// Inputs that one desk serves.
 const INPUTS: u32 = 512;
 
-/// A server, who may ask it, and one task.
+/// A server, who may ask it, one task, and another one with a worker at it.
 pub(crate) struct Desk {
     pub(crate) engine: Engine,
     pub(crate) address: SocketAddr,
     pub(crate) admin: String,
     pub(crate) operator: CapToken,
+    pub(crate) observer: CapToken,
+    pub(crate) senior: CapToken,
     pub(crate) task: TaskId,
+    pub(crate) worker: Given,
     left: u32,
     _folder: TempDir,
     /// Last, so that all else goes while it is there.
@@ -67,18 +72,43 @@ impl Desk {
         let admin = std::fs::read_to_string(&path).expect("it was made").trim().to_owned();
         let cfg = EngineCfg { hold_policy: HoldPolicy::Warn, ..EngineCfg::default() };
         let engine = Engine::new_with_layers(cfg, LayerRegistry::standard());
-        let (address, operator, task) = runtime.block_on(async {
+        let (address, people, task, worker) = runtime.block_on(async {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             let bound = Server::bind(engine.clone(), any, token, ServerCfg::default()).await;
             let server = bound.expect("loopback has a free port");
             let address = server.local_addr().expect("it is bound");
             tokio::spawn(server.run(CancellationToken::new(), Duration::ZERO, LONG));
             let day = Duration::from_secs(24 * 3600);
-            let operator = engine.attach("fuzz", Role::Operator, day).await.expect("it may");
+            let attach = async |role| engine.attach("fuzz", role, day).await.expect("it may");
+            let operator = attach(Role::Operator).await;
             let task = engine.start_task(&operator, TaskSpec::new("echo", "x")).await;
-            (address, operator, task.expect("it may"))
+            let worker = attempt::begin(&engine, &operator).await;
+            let people = [operator, attach(Role::Observer).await, attach(Role::Senior).await];
+            (address, people, task.expect("it may"), worker)
         });
-        Self { engine, address, admin, operator, task, left: INPUTS, _folder: folder, runtime }
+        let ([operator, observer, senior], left) = (people, INPUTS);
+        let desk = Self {
+            engine,
+            address,
+            admin,
+            operator,
+            observer,
+            senior,
+            task,
+            worker,
+            left,
+            _folder: folder,
+            runtime,
+        };
+        // A handle that was good is let in however many guesses come.
+        let first = format!(
+            "GET /v1/worker/prompt HTTP/1.1\r\nhost: {address}\r\n\
+             authorization: Bearer {}\r\nconnection: close\r\n\r\n",
+            desk.worker.handle
+        );
+        let known = desk.runtime.block_on(desk.ask(first.as_bytes(), LONG));
+        assert_eq!(known.expect("it is answered").status, 200);
+        desk
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {

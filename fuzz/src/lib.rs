@@ -3,6 +3,7 @@
 //! `fuzz_targets/` gives these functions to libFuzzer, `tests/corpus.rs` runs every kept input
 //! through them. They use the public parts of the packages only, and fail by a panic.
 
+mod attempt;
 pub mod blueprint;
 mod desk;
 pub mod events;

@@ -51,6 +51,27 @@ impl Engine {
             .await
     }
 
+    /// As [`Self::verify_as`] with this reach, without spending a use: for a call that spent one
+    /// when it began and took its time since.
+    #[cfg(feature = "server")]
+    pub(crate) async fn check_as(
+        &self,
+        caller: Caller<'_>,
+        verb: Verb,
+        reach: Reach,
+    ) -> Result<(), EngineError> {
+        let (access, now) = self.access(caller, verb)?;
+        let check = move |state: &mut EngineState| state.check(access, reach, now).map(drop);
+        self.system().transact("check_token", check).await
+    }
+
+    /// What the gate says of a role, for who is known by other means than a token.
+    #[cfg(feature = "server")]
+    pub(crate) fn permit(&self, role: Role, verb: Verb) -> Result<(), EngineError> {
+        let allowed = self.inner.gate.is_allowed(role, verb);
+        if allowed { Ok(()) } else { Err(EngineError::RoleViolation { role, verb }) }
+    }
+
     /// As [`Self::verify_token`], and whether a worker's token may name this task: with the verbs
     /// of reading, polling and cancelling also a sub-task below its own, with `DispatchAttempt`
     /// only those, with every other verb only its own.
@@ -187,6 +208,17 @@ impl Engine {
             move |state: &mut EngineState| state.mint_worker_token(Access::Trusted, task, new, now);
         self.system().transact("lend_worker_token", lend).await?;
         Ok(minted)
+    }
+
+    /// Whether a token would still be verified, by its record. Trusted callers only.
+    #[cfg(feature = "server")]
+    pub(crate) async fn is_token_live(
+        &self,
+        fingerprint: TokenFingerprint,
+    ) -> Result<bool, EngineError> {
+        let now = self.now()?;
+        let look = move |state: &mut EngineState| state.is_token_live(fingerprint, now);
+        self.system().with_state("is_token_live", look).await
     }
 
     /// Revokes a token by its fingerprint. Trusted callers only.

@@ -132,6 +132,28 @@ mod tests {
     }
 
     #[test]
+    fn only_a_whole_token_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin-token");
+        AdminToken::in_file(&path).unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        for mode in [0o620, 0o602, 0o610, 0o601, 0o640, 0o604] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let refused = AdminToken::in_file(&path).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{mode:o}");
+        }
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let of_its_length = "x".repeat(whole.trim().len());
+        for text in ["adm-", "adm-0", &of_its_length, &whole.trim()[..67]] {
+            std::fs::write(&path, text).unwrap();
+            let refused = AdminToken::in_file(&path).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidData, "{text}");
+        }
+        std::fs::write(&path, &whole).unwrap();
+        assert!(AdminToken::in_file(&path).unwrap().is(whole.trim()));
+    }
+
+    #[test]
     fn a_file_without_a_token_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin-token");

@@ -5,7 +5,8 @@
 
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::role::{Role, Verb};
-use adjutant_actors::model::token::CapToken;
+use adjutant_actors::model::token::{CapToken, TokenFingerprint};
+use adjutant_actors::state::auth::Reach;
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::{AUTHORIZATION, HeaderMap};
@@ -119,6 +120,14 @@ impl Authority {
         }
     }
 
+    /// Names the token, where it is one.
+    pub(crate) fn fingerprint(&self) -> Option<TokenFingerprint> {
+        match self {
+            Self::Admin => None,
+            Self::Token(token) => Some(token.fingerprint()),
+        }
+    }
+
     /// Refuses all but the admin.
     #[cfg(feature = "mcp")]
     pub(crate) fn must_be_admin(&self) -> Result<(), Problem> {
@@ -137,6 +146,11 @@ impl Authority {
             return Err(EngineError::RoleViolation { role: token.role, verb }.into());
         }
         Ok(app.engine.verify_as(self.caller(), verb).await?)
+    }
+
+    /// As [`Self::may`], for a request that was let through and took its time. Spends no use.
+    pub(crate) async fn still_may(&self, app: &App, verb: Verb) -> Result<(), Problem> {
+        Ok(app.engine.check_as(self.caller(), verb, Reach::Anywhere).await?)
     }
 }
 

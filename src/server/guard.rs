@@ -116,6 +116,18 @@ mod tests {
     }
 
     #[test]
+    fn every_origin_that_a_request_names_is_looked_at() {
+        let guard = Guard::new(&[], &[]);
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("localhost:80"));
+        headers.append(ORIGIN, HeaderValue::from_static("http://localhost:80"));
+        assert!(guard.check(&Uri::from_static("/livez"), &headers).is_ok());
+        headers.append(ORIGIN, HeaderValue::from_static("http://evil.example"));
+        let refused = guard.check(&Uri::from_static("/livez"), &headers).unwrap_err();
+        assert_eq!(refused.code(), "origin_refused");
+    }
+
+    #[test]
     fn a_request_names_one_host() {
         let guard = Guard::new(&[], &[]);
         let mut headers = HeaderMap::new();

@@ -60,6 +60,8 @@ pub(crate) enum End {
     LoggedOut,
     /// It was away for too long.
     Lapsed,
+    /// The token is over that it was opened with.
+    TokenEnded,
     /// Another login took its roles, and what was asked of it.
     TakenOver(Arc<Link>),
     /// The server ends, or the link's task did.
@@ -71,6 +73,7 @@ impl End {
         match self {
             Self::LoggedOut => "logged_out",
             Self::Lapsed => "lapsed",
+            Self::TokenEnded => "token_ended",
             Self::TakenOver(_) => "taken_over",
             Self::Stopped => "stopped",
         }

@@ -2,12 +2,12 @@
 //!
 //! A login is registered with the engine under its sid and under each of its roles, as all three
 //! faces. A role has one holder; another login gets it only by taking over, which ends the first
-//! one. A later login has a higher generation.
+//! one. A later login has a higher generation. What was opened with an operator's token ends with it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use adjutant_actors::model::token::TokenFingerprint;
 use axum::extract::ws::WebSocket;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use crate::server::problem::Problem;
 use kept::Books;
 
 mod kept;
+mod standing;
 
 /// What an operator's bearer begins with.
 const PREFIX: &str = "opr-";
@@ -42,6 +43,8 @@ struct Login {
     /// Sids of those that it took over from: what names them reaches it.
     aliases: Vec<String>,
     since: u64,
+    /// The token that it was opened with, and ends with; none where the admin opened it.
+    opener: Option<TokenFingerprint>,
     arrivals: mpsc::Sender<WebSocket>,
 }
 
@@ -99,15 +102,6 @@ pub(crate) enum Bearing {
     Unknown,
 }
 
-/// How many links there are, by how they stand.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standings {
-    pub(crate) connected: u64,
-    pub(crate) away: u64,
-    pub(crate) parked: u64,
-    pub(crate) unanswered: u64,
-}
-
 impl Links {
     pub(crate) fn new(cfg: LinkCfg) -> Self {
         let (counts, leases, table) = (Arc::default(), Arc::default(), Mutex::default());
@@ -129,14 +123,12 @@ impl Links {
     pub(crate) async fn log_in(
         self: &Arc<Self>,
         engine: &Engine,
+        opener: Option<TokenFingerprint>,
         roles: Vec<String>,
         take_over: bool,
         since: u64,
     ) -> Result<Welcome, NoLogin> {
-        let mut random = [0; RANDOM];
-        getrandom::fill(&mut random).map_err(|_| NoLogin::Random)?;
-        let token = format!("{PREFIX}{}", blake3::Hash::from_bytes(random).to_hex());
-        let hash = blake3::hash(token.as_bytes());
+        let (token, hash) = bearer().map_err(|_| NoLogin::Random)?;
         let sid = format!("op-{}", uuid(engine.mint().bits128()));
         let (generation, older) = {
             let mut table = self.table();
@@ -166,9 +158,9 @@ impl Links {
             let forgotten: Vec<_> = aliases.drain(..excess).collect();
             let lost = older.iter().flat_map(|login| &login.roles).chain(&forgotten);
             lost.for_each(|name| engine.unseat(name));
-            let arrivals = self.seat(engine, &link, &roles, &aliases);
+            let arrivals = self.seat(engine, &link, opener, &roles, &aliases);
             table.holders.extend(roles.iter().map(|role| (role.clone(), sid.clone())));
-            let login = Login { link: link.clone(), hash, roles, aliases, since, arrivals };
+            let login = Login { link: link.clone(), hash, roles, aliases, since, opener, arrivals };
             table.logins.insert(sid.clone(), login);
             for login in &older {
                 Counts::add(&self.counts.taken_over);
@@ -196,6 +188,7 @@ impl Links {
         self: &Arc<Self>,
         engine: &Engine,
         link: &Arc<Link>,
+        opener: Option<TokenFingerprint>,
         roles: &[String],
         aliases: &[String],
     ) -> mpsc::Sender<WebSocket> {
@@ -210,7 +203,8 @@ impl Links {
         let (arrivals, coming) = mpsc::channel(1);
         let (links, link, engine) = (self.clone(), link.clone(), engine.unanchored());
         tokio::spawn(async move {
-            keeper::keep(link.clone(), coming).await;
+            let watched = keeper::watch(&link, &engine, opener);
+            tokio::join!(keeper::keep(link.clone(), coming), watched);
             links.forget(&engine, &link.sid);
             // What ends with the server is taken up by the next one.
             if !matches!(link.ended(), Some(End::Stopped)) {
@@ -305,52 +299,15 @@ impl Links {
             login.link.end(End::Stopped);
         }
     }
+}
 
-    /// How the links stand, all together.
-    pub(crate) fn standings(&self) -> Standings {
-        let mut sum = Standings::default();
-        for login in self.table().logins.values() {
-            let standing = login.link.standing();
-            if standing.connected {
-                sum.connected += 1;
-            } else {
-                sum.away += 1;
-            }
-            sum.parked += standing.parked as u64;
-            sum.unanswered += standing.unanswered as u64;
-        }
-        sum
-    }
-
-    /// Name, meaning and value of every counter.
-    pub(crate) fn counters(&self) -> [(&'static str, &'static str, u64); 6] {
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let counts = &self.counts;
-        [
-            ("operator_swaps_total", "Sockets that took another's place.", read(&counts.swaps)),
-            (
-                "operators_taken_over_total",
-                "Logins whose roles another took.",
-                read(&counts.taken_over),
-            ),
-            ("operators_torn_down_total", "Links that were torn down.", read(&counts.torn_down)),
-            (
-                "operator_silent_sockets_total",
-                "Sockets given up for silence.",
-                read(&counts.silent),
-            ),
-            (
-                "operator_dropped_replies_total",
-                "Replies that settled nothing.",
-                read(&counts.dropped_replies),
-            ),
-            (
-                "operator_refused_frames_total",
-                "Frames that a full link did not take.",
-                read(&counts.refused_frames),
-            ),
-        ]
-    }
+/// A fresh bearer, with its hash.
+fn bearer() -> Result<(String, blake3::Hash), getrandom::Error> {
+    let mut random = [0; RANDOM];
+    getrandom::fill(&mut random)?;
+    let token = format!("{PREFIX}{}", blake3::Hash::from_bytes(random).to_hex());
+    let hash = blake3::hash(token.as_bytes());
+    Ok((token, hash))
 }
 
 impl Table {

@@ -228,7 +228,7 @@ shapes! {
         connected: bool,
         /// connected, away or torn_down.
         link: String,
-        /// Why it was torn down: logged_out, lapsed, taken_over or stopped.
+        /// Why it was torn down: logged_out, lapsed, taken_over, token_ended or stopped.
         reason: Option<String>,
         taken_over_by_generation: Option<u64>,
         /// Frames that wait for a socket.

@@ -1,10 +1,11 @@
 //! Operators: who logs in, who holds which role, and the sockets of the logins.
 //!
 //! A login outlives the server where that has a store: the next one knows it by the same sid and the
-//! same bearer, with a higher generation.
+//! same bearer, with a higher generation. One that an operator opened ends with the operator's token.
 
 use adjutant_actors::model::measure::check_name;
 use adjutant_actors::model::role::Verb;
+use adjutant_actors::model::token::TokenFingerprint;
 use axum::Json;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -48,14 +49,16 @@ pub(crate) struct LogIn {
 }
 
 /// Logs an operator in. The answer is the one place where its bearer is shown.
+///
+/// A login that was opened with a session's token ends with that token; one of the admin's does not.
 #[utoipa::path(post, path = "/v1/operators", tag = "operators", request_body = LogIn,
     responses((status = 201, body = LoggedIn)))]
 pub(crate) async fn log_in(
     State(app): State<Shared>,
-    _: Operating,
+    Operating(opener): Operating,
     Body(wish): Body<LogIn>,
 ) -> Result<Response, Problem> {
-    let (welcome, roles) = welcome(&app, wish.roles, wish.take_over).await?;
+    let (welcome, roles) = welcome(&app, opener, wish.roles, wish.take_over).await?;
     let place = [(LOCATION, format!("/v1/operators/{}", welcome.sid))];
     let answer = json!({
         "sid": welcome.sid,
@@ -66,9 +69,10 @@ pub(crate) async fn log_in(
     Ok((StatusCode::CREATED, place, Json(answer)).into_response())
 }
 
-/// Logs an operator in under these roles, each once.
+/// Logs an operator in under these roles, each once, until the token ends that it is opened with.
 pub(crate) async fn welcome(
     app: &App,
+    opener: Option<TokenFingerprint>,
     mut roles: Vec<String>,
     take_over: bool,
 ) -> Result<(Welcome, Vec<String>), Problem> {
@@ -86,7 +90,7 @@ pub(crate) async fn welcome(
         }
     }
     let since = app.engine.now()?.unix;
-    let welcome = app.links.log_in(&app.engine, roles.clone(), take_over, since).await;
+    let welcome = app.links.log_in(&app.engine, opener, roles.clone(), take_over, since).await;
     Ok((welcome.map_err(refused)?, roles))
 }
 
@@ -112,8 +116,9 @@ fn refused(no: NoLogin) -> Problem {
     }
 }
 
-/// Proof that the admin or an operator asks: who may log operators in, and see who is.
-pub(crate) struct Operating;
+/// Proof that the admin or an operator asks: who may log operators in, and see who is. With it
+/// comes the operator's token.
+pub(crate) struct Operating(Option<TokenFingerprint>);
 
 impl FromRequestParts<Shared> for Operating {
     type Rejection = Problem;
@@ -121,7 +126,7 @@ impl FromRequestParts<Shared> for Operating {
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let authority = Authority::from_request_parts(parts, app).await?;
         authority.may(app, Verb::AttachSession).await?;
-        Ok(Self)
+        Ok(Self(authority.fingerprint()))
     }
 }
 
@@ -153,7 +158,10 @@ impl FromRequestParts<Shared> for Holder {
         };
         let admin = app.admin.is(&bearer);
         match app.links.bearing(&sid, &bearer) {
-            Some(Bearing::Holder) => Ok(Self(sid)),
+            Some(Bearing::Holder) => {
+                app.throttle.was_good(&bearer);
+                Ok(Self(sid))
+            }
             Some(_) if admin => Ok(Self(sid)),
             None if admin => Err(unknown(&sid)),
             Some(Bearing::Other) => {

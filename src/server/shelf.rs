@@ -121,6 +121,9 @@ pub struct KeptLogin {
     pub generation: u64,
     /// When it was made, in Unix seconds.
     pub since: u64,
+    /// Fingerprint of the token that it was opened with, and ends with, as 32 hex digits; none where
+    /// the admin opened it.
+    pub opener: Option<String>,
 }
 
 /// What is known of a body.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::TaskId;
+use adjutant_actors::model::role::Verb;
 use adjutant_actors::model::task::{OnInterrupt, TaskSpec, TaskState};
+use adjutant_actors::state::auth::Reach;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header::{HeaderMap, LOCATION};
@@ -14,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::engine::TaskOptions;
+use crate::engine::{Caller, TaskOptions};
 use crate::server::caller::{Authority, Body, Params};
 use crate::server::openapi::{Output, TaskPath, TaskShown, TaskStarted, Trace};
 use crate::server::problem::Problem;
@@ -86,7 +88,12 @@ pub(crate) async fn read(
     let (engine, task) = (&app.engine, parse::<TaskId>(&id)?);
     if let Some(secs) = params.hold {
         match engine.poll_task_as(authority.caller(), &task, Duration::from_secs(secs)).await {
-            Err(EngineError::PollTimeout) => {}
+            Err(EngineError::PollTimeout) => {
+                // One request spends one use, and the wait has spent it.
+                let reach = Reach::Tree(task);
+                engine.check_as(authority.caller(), Verb::PollTask, reach).await?;
+                return Ok(Json(engine.read_task_as(Caller::Host, &task).await?));
+            }
             other => return Ok(Json(other?)),
         }
     }

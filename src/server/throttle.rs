@@ -101,7 +101,7 @@ impl Throttle {
         memory.callers.insert(caller, later(own, self.heal));
     }
 
-    /// Remembers a bearer that was good.
+    /// Remembers a bearer that was looked up and is good.
     pub(crate) fn was_good(&self, bearer: &str) {
         let hash = blake3::hash(bearer.as_bytes());
         let mut memory = self.memory();
@@ -116,9 +116,10 @@ impl Throttle {
     }
 }
 
-/// Refuses a caller whose bearers failed too often, and learns from each answer.
+/// Refuses a caller whose bearers failed too often, and counts those that fail. Which ones are good
+/// is said by who looked them up: an answer may be one that anybody gets.
 pub(crate) async fn pass(app: &App, request: Request, next: Next) -> Response {
-    // A route that looks no bearer up would call each one good.
+    // What is open to everybody is so to who guesses, too.
     if !["/v1/", "/metrics", "/mcp"].iter().any(|part| request.uri().path().starts_with(part)) {
         return next.run(request).await;
     }
@@ -139,8 +140,6 @@ pub(crate) async fn pass(app: &App, request: Request, next: Next) -> Response {
     let failed = response.extensions().get::<Problem>().is_some_and(Problem::is_failed_look_up);
     if failed && !caller::is_plain(app, &bearer) {
         app.throttle.failed(peer, Instant::now());
-    } else if !failed && response.status().as_u16() < 400 {
-        app.throttle.was_good(&bearer);
     }
     response
 }

@@ -6,8 +6,9 @@
 use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::TaskId;
 use adjutant_actors::model::output::{ContentRef, OutputEvent, WorkerPayload};
-use adjutant_actors::model::role::Verb;
+use adjutant_actors::model::role::{Role, Verb};
 use adjutant_actors::model::token::{CapToken, parse_handle};
+use adjutant_actors::state::auth::Reach;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequestParts, State};
@@ -25,8 +26,13 @@ use crate::server::{App, Shared};
 /// What a worker showed, with the task that it stands for.
 pub(crate) enum Worker {
     Token(CapToken, TaskId),
-    /// With the handle itself where it is lent to a login, which may end while a body comes.
-    Handle(TaskId, u32, Option<String>),
+    /// With the handle itself, which may end while a body comes.
+    Handle {
+        task: TaskId,
+        attempt: u32,
+        handle: String,
+        lent: bool,
+    },
 }
 
 /// Looked up before the body is read: who is nobody sends none.
@@ -36,11 +42,9 @@ impl FromRequestParts<Shared> for Worker {
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let Bearer(bearer) = Bearer::from_request_parts(parts, app).await?;
         if parse_handle(&bearer).is_ok() {
-            if let Some((task, attempt)) = app.links.leases.find(&bearer) {
-                return Ok(Self::Handle(task, attempt, Some(bearer)));
-            }
-            let found = app.engine.resolve_handle(&bearer).await;
-            return found.map(|(task, attempt)| Self::Handle(task, attempt, None)).map_err(ended);
+            let ((task, attempt), lent) = find(app, &bearer).await?;
+            app.throttle.was_good(&bearer);
+            return Ok(Self::Handle { task, attempt, handle: bearer, lent });
         }
         let token = decode(&bearer)?;
         let task = app.engine.task_id_from_token(&token).await.map_err(ended)?;
@@ -48,21 +52,41 @@ impl FromRequestParts<Shared> for Worker {
     }
 }
 
+/// What a handle stands for, and whether it was lent to a login.
+async fn find(app: &App, handle: &str) -> Result<((TaskId, u32), bool), Problem> {
+    if let Some(found) = app.links.leases.find(handle) {
+        return Ok((found, true));
+    }
+    Ok((app.engine.resolve_handle(handle).await.map_err(ended)?, false))
+}
+
 impl Worker {
-    /// Refuses a token without the verb, or whose attempt is over; a handle was looked up before.
+    /// Refuses who has not the verb, and a token whose attempt is over; a handle was looked up
+    /// before.
     pub(crate) async fn may(&self, app: &App, verb: Verb) -> Result<(), Problem> {
         match self {
             Self::Token(token, task) => {
                 let verified = app.engine.verify_token_for_task(token, verb, task);
                 verified.await.map_err(ended)
             }
-            Self::Handle(..) => Ok(()),
+            Self::Handle { .. } => Ok(app.engine.permit(Role::Worker, verb)?),
+        }
+    }
+
+    /// As [`Self::may`], for a request that was let through and took its time. Spends no use.
+    pub(crate) async fn still_may(&self, app: &App, verb: Verb) -> Result<(), Problem> {
+        match self {
+            Self::Token(token, task) => {
+                let checked = app.engine.check_as(token.into(), verb, Reach::Own(*task));
+                checked.await.map_err(ended)
+            }
+            Self::Handle { handle, .. } => find(app, handle).await.map(drop),
         }
     }
 
     pub(crate) fn task(&self) -> TaskId {
         match self {
-            Self::Token(_, task) | Self::Handle(task, ..) => *task,
+            Self::Token(_, task) | Self::Handle { task, .. } => *task,
         }
     }
 
@@ -74,7 +98,7 @@ impl Worker {
                 let problem = Problem::from(EngineError::TokenTaskMismatch { bound, arg });
                 // A handle is its task, so a request that names another contradicts itself; a
                 // token is a right that does not reach there.
-                let contradicts = matches!(self, Self::Handle(..));
+                let contradicts = matches!(self, Self::Handle { .. });
                 Err(if contradicts { problem.at(StatusCode::BAD_REQUEST) } else { problem })
             }
             _ => Ok(()),
@@ -84,12 +108,15 @@ impl Worker {
     async fn payload(&self, app: &Shared) -> Result<WorkerPayload, Problem> {
         let payload = match self {
             Self::Token(token, task) => app.engine.fetch_worker_payload(token, task).await,
-            Self::Handle(task, ..) => app.engine.fetch_worker_payload_trusted(task).await,
+            Self::Handle { task, .. } => {
+                app.engine.permit(Role::Worker, Verb::FetchPrompt)?;
+                app.engine.fetch_worker_payload_trusted(task).await
+            }
         }
         .map_err(ended)?;
         match self {
             // The next attempt may have begun since the handle was looked up.
-            Self::Handle(_, attempt, _) if *attempt != payload.attempt => {
+            Self::Handle { attempt, .. } if *attempt != payload.attempt => {
                 Err(Problem::attempt_ended())
             }
             _ => Ok(payload),
@@ -114,13 +141,16 @@ impl Worker {
                 };
                 engine.submit_output(token, &task, attempt, event).await
             }
-            Self::Handle(_, own, _) if attempt.is_some_and(|named| named != *own) => {
+            Self::Handle { attempt: own, .. } if attempt.is_some_and(|named| named != *own) => {
                 return Err(Problem::attempt_ended());
             }
-            Self::Handle(_, _, Some(lent)) if app.links.leases.find(lent).is_none() => {
+            Self::Handle { handle, lent: true, .. } if app.links.leases.find(handle).is_none() => {
                 return Err(Problem::attempt_ended());
             }
-            Self::Handle(_, own, _) => engine.append_output_trusted(&task, *own, event).await,
+            Self::Handle { attempt: own, .. } => {
+                engine.permit(Role::Worker, Verb::EmitOutput)?;
+                engine.append_output_trusted(&task, *own, event).await
+            }
         }
         .map_err(ended)
     }
@@ -248,9 +278,48 @@ fn unfenced(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use serde_json::json;
+    use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::server::{AdminToken, ServerCfg};
+    use crate::{
+        Engine, EngineCfg, HoldPolicy, InProcSpawner, SpawnerAdapter, TaskSpec, WorkerResult,
+    };
+
+    #[tokio::test]
+    async fn a_handle_of_an_older_attempt_reads_no_prompt_of_the_next_one() {
+        let calm = EngineCfg { hold_policy: HoldPolicy::Warn, ..EngineCfg::default() };
+        let engine = Engine::new(calm);
+        let operator = engine.attach("ann", Role::Operator, Duration::from_secs(60)).await.unwrap();
+        let task = engine.start_task(&operator, TaskSpec::new("echo", "hello")).await.unwrap();
+        let (mut first, mut second) = (InProcSpawner::new(), InProcSpawner::new());
+        first.register("echo", |_| async { Ok(WorkerResult { value: Value::Null, ok: false }) });
+        let at_work = Arc::new(Semaphore::new(0));
+        let inside = at_work.clone();
+        second.register("echo", move |_| {
+            inside.add_permits(1);
+            std::future::pending()
+        });
+        let first: Arc<dyn SpawnerAdapter> = Arc::new(first);
+        engine.dispatch_attempt_with(&operator, &task, &first).await.unwrap();
+        let second: Arc<dyn SpawnerAdapter> = Arc::new(second);
+        let own = engine.clone();
+        tokio::spawn(async move { own.dispatch_attempt_with(&operator, &task, &second).await });
+        at_work.acquire().await.unwrap().forget();
+
+        let folder = tempfile::tempdir().unwrap();
+        let admin = AdminToken::in_file(&folder.path().join("admin-token")).unwrap();
+        let app = Arc::new(App::new(engine, admin, ServerCfg::default()).await.unwrap());
+        // Both were looked up while their attempts lived.
+        let holder = |attempt| Worker::Handle { task, attempt, handle: String::new(), lent: false };
+        let refused = holder(1).payload(&app).await.unwrap_err();
+        assert_eq!(refused.code(), "attempt_ended");
+        assert_eq!(holder(2).payload(&app).await.unwrap().prompt, "hello");
+    }
 
     #[test]
     fn containers_are_folded_and_scalars_stay_text() {

@@ -16,7 +16,7 @@ use crate::store::place::{DATABASE, unusable};
 /// Says that a database is one of ours: `ADJ1`.
 const APPLICATION: i64 = 0x4144_4a31;
 /// The steps from an empty database to the present one. A step is never changed, only followed.
-const STEPS: [fn() -> String; 3] = [first, second, third];
+const STEPS: [fn() -> String; 4] = [first, second, third, fourth];
 /// The version that this code reads and writes.
 pub(super) const VERSION: u32 = STEPS.len() as u32;
 
@@ -138,6 +138,11 @@ fn third() -> String {
          aliases TEXT NOT NULL, generation INTEGER NOT NULL, since INTEGER NOT NULL)
          STRICT, WITHOUT ROWID;"
         .to_owned()
+}
+
+/// With a login, the token that it was opened with and ends with.
+fn fourth() -> String {
+    "ALTER TABLE logins ADD COLUMN opener TEXT;".to_owned()
 }
 
 /// The tables that are folded from the journal, each with the columns key, v, sum and image.

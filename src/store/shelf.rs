@@ -138,6 +138,7 @@ fn login(row: &Row<'_>) -> rusqlite::Result<KeptLogin> {
         aliases: list(3)?,
         generation: row.get::<_, i64>(4)?.cast_unsigned(),
         since: row.get::<_, i64>(5)?.cast_unsigned(),
+        opener: row.get(6)?,
     })
 }
 
@@ -145,9 +146,9 @@ fn keep_login(change: &Transaction<'_>, login: &KeptLogin) -> rusqlite::Result<u
     let [roles, aliases] = [&login.roles, &login.aliases].map(|list| json!(list).to_string());
     let (generation, since) = (login.generation.cast_signed(), login.since.cast_signed());
     change.execute(
-        "INSERT OR REPLACE INTO logins (sid, bearer, roles, aliases, generation, since)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![login.sid, login.bearer, roles, aliases, generation, since],
+        "INSERT OR REPLACE INTO logins (sid, bearer, roles, aliases, generation, since, opener)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![login.sid, login.bearer, roles, aliases, generation, since, login.opener],
     )
 }
 
@@ -242,7 +243,7 @@ impl Shelf for SqliteStore {
     }
 
     fn logins(&self) -> Result<(Vec<KeptLogin>, u64), JournalError> {
-        let sql = "SELECT sid, bearer, roles, aliases, generation, since FROM logins";
+        let sql = "SELECT sid, bearer, roles, aliases, generation, since, opener FROM logins";
         self.read(|conn| {
             let all = conn.prepare_cached(sql)?.query_map([], login)?.collect::<Result<_, _>>()?;
             Ok((all, meta(conn, GENERATION)?))

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use reqwest::{Body, Method, Response};
 use serde_json::Value;
 
-use crate::desk::{Desk, calm, problem};
+use crate::desk::{Desk, calm, late, problem};
 use crate::workers::attempt;
 
 async fn emit(desk: &Desk, path: &str, bearer: &str, body: impl Into<Body>) -> Response {
@@ -95,6 +95,34 @@ async fn a_worker_reads_what_is_its_runs_or_everybodys_and_nothing_else() {
             problem(desk.get("/v1/data/own", bearer).await, 410, "attempt_ended").await;
             problem(emit(&desk, "/v1/data/x", bearer, "x").await, 410, "attempt_ended").await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_body_whose_sender_loses_its_rights_while_it_comes_is_not_kept() {
+    let desk = Desk::new().await;
+    let operator = desk.session("operator").await;
+    let mut worker = attempt(&desk).await;
+    let senders = [
+        ("by-handle", &worker.given.handle, 410),
+        ("by-token", &worker.given.token, 410),
+        ("by-session", &operator, 401),
+    ];
+    let mut under_way = Vec::new();
+    for (name, bearer, status) in senders {
+        let socket = desk.awaited(&format!("/v1/data/{name}"), bearer).await;
+        under_way.push((name, socket, status));
+    }
+    let done = emit(&desk, "/v1/worker/submit", &worker.given.handle, "done").await;
+    assert_eq!(done.status(), 204);
+    worker.end().await;
+    let gone = desk.ask(Method::DELETE, "/v1/session", &operator).send().await.unwrap();
+    assert_eq!(gone.status(), 204);
+    for (name, socket, status) in under_way {
+        let answer = late(socket).await;
+        assert!(answer.contains(&format!("HTTP/1.1 {status} ")), "{name}: {answer}");
+        let read = desk.get(&format!("/v1/data/{name}"), &desk.admin).await;
+        problem(read, 404, "data_not_found").await;
     }
 }
 

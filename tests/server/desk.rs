@@ -10,6 +10,8 @@ use adjutant::{CancellationToken, Engine, EngineCfg, HoldPolicy, LayerRegistry, 
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// Long enough that only a hang reaches it.
@@ -30,6 +32,14 @@ pub(crate) fn calm() -> EngineCfg {
     EngineCfg { hold_policy: HoldPolicy::Warn, ..EngineCfg::default() }
 }
 
+/// An engine on a store.
+pub(crate) async fn engine_on(store: &Path) -> (Engine, Arc<SqliteStore>) {
+    let store = Arc::new(SqliteStore::open(store, StoreCfg::default()).unwrap());
+    let keyed = EngineCfg { token_keys: store.keys(), ..calm() };
+    let engine = Engine::open(keyed, LayerRegistry::standard(), store.clone()).await.unwrap();
+    (engine, store)
+}
+
 impl Desk {
     pub(crate) async fn new() -> Self {
         Self::with(calm(), ServerCfg::default()).await
@@ -42,10 +52,7 @@ impl Desk {
 
     /// A desk on a store, which another one may have used before.
     pub(crate) async fn on(store: &Path, cfg: ServerCfg) -> Self {
-        let store = Arc::new(SqliteStore::open(store, StoreCfg::default()).unwrap());
-        let keyed = EngineCfg { token_keys: store.keys(), ..calm() };
-        let layers = LayerRegistry::standard();
-        let engine = Engine::open(keyed, layers, store.clone()).await.unwrap();
+        let (engine, store) = engine_on(store).await;
         Self::before(engine, ServerCfg { shelf: store, ..cfg }).await
     }
 
@@ -83,6 +90,22 @@ impl Desk {
         self.ask(Method::POST, path, bearer).json(body).send().await.unwrap()
     }
 
+    /// Begins a post, and comes back once the server asks for its body of four bytes: whoever sends
+    /// it was looked up by then.
+    pub(crate) async fn awaited(&self, path: &str, bearer: &str) -> TcpStream {
+        let address = self.base.strip_prefix("http://").unwrap();
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {bearer}\r\n\
+             Content-Length: 4\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut first_line = [0; 12];
+        socket.read_exact(&mut first_line).await.unwrap();
+        assert_eq!(&first_line, b"HTTP/1.1 100", "the body is awaited");
+        socket
+    }
+
     /// Attaches a session by the admin's token.
     pub(crate) async fn session(&self, role: &str) -> String {
         let body = json!({ "operator_id": role, "role": role });
@@ -103,6 +126,14 @@ impl Desk {
         assert_eq!(place, format!("/v1/tasks/{id}"));
         id
     }
+}
+
+/// Sends the awaited body, and gives the answer.
+pub(crate) async fn late(mut socket: TcpStream) -> String {
+    socket.write_all(b"late").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(LONG, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
 }
 
 /// The problem document that a refusal must be.

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use adjutant::ResumeKey;
 use adjutant::server::ServerCfg;
+use adjutant::{ResumeKey, Role};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::api::operations;
-use crate::desk::{Desk, LONG, calm, problem};
+use crate::desk::{Desk, LONG, calm, identity, one_step, problem};
+use crate::workers::attempt;
 
 /// Every route that needs a bearer, as the document says.
 fn guarded() -> Vec<(Method, String)> {
@@ -136,4 +137,120 @@ async fn a_role_that_may_not_is_told_which_verb_it_lacks() {
     let told = desk.post("/v1/tasks", &observer, &body).await;
     let told = problem(told, 403, "role_violation").await;
     assert_eq!((&told["role"], &told["verb"]), (&json!("observer"), &json!("start_task")));
+}
+
+/// What the token of a live attempt is told on each route that is not a worker's: the method, the
+/// path as the document has it, the status and the code.
+const SHUT: [(&str, &str, u16, &str); 41] = [
+    ("GET", "/metrics", 403, "role_violation"),
+    ("GET", "/v1/blueprints", 403, "role_violation"),
+    ("GET", "/v1/blueprints/id-1", 403, "role_violation"),
+    ("PUT", "/v1/blueprints/id-1", 403, "role_violation"),
+    ("POST", "/v1/blueprints/id-1", 403, "role_violation"),
+    ("DELETE", "/v1/blueprints/id-1", 403, "role_violation"),
+    ("GET", "/v1/blueprints/id-1/head", 403, "role_violation"),
+    ("GET", "/v1/blueprints/id-1/history", 403, "role_violation"),
+    ("POST", "/v1/blueprints/id-1/unarchive", 403, "role_violation"),
+    ("GET", "/v1/doctor", 403, "admin_only"),
+    ("GET", "/v1/events", 403, "role_violation"),
+    ("POST", "/v1/links", 403, "admin_only"),
+    ("GET", "/v1/operators", 403, "role_violation"),
+    ("POST", "/v1/operators", 403, "role_violation"),
+    ("GET", "/v1/operators/sid-1", 401, "unauthenticated"),
+    ("DELETE", "/v1/operators/sid-1", 401, "unauthenticated"),
+    ("GET", "/v1/operators/sid-1/ws", 401, "unauthenticated"),
+    ("GET", "/v1/questions", 403, "role_violation"),
+    ("POST", "/v1/questions/key-1/answer", 403, "role_violation"),
+    ("GET", "/v1/runs", 403, "role_violation"),
+    ("POST", "/v1/runs", 403, "role_violation"),
+    ("GET", "/v1/runs/id-1", 403, "role_violation"),
+    ("POST", "/v1/runs/id-1/cancel", 403, "role_violation"),
+    ("GET", "/v1/session", 404, "session_not_found"),
+    ("DELETE", "/v1/session", 404, "session_not_found"),
+    ("POST", "/v1/session/heartbeat", 404, "session_not_found"),
+    ("GET", "/v1/sessions", 403, "role_violation"),
+    ("POST", "/v1/sessions", 403, "admin_only"),
+    ("DELETE", "/v1/sessions", 404, "session_not_found"),
+    ("GET", "/v1/supervision", 403, "admin_only"),
+    ("GET", "/v1/tasks", 403, "role_violation"),
+    ("POST", "/v1/tasks", 403, "token_task_mismatch"),
+    ("GET", "/v1/tasks/id-1", 403, "token_task_mismatch"),
+    ("GET", "/v1/tasks/id-1/attempts/attempt-1/output", 403, "role_violation"),
+    ("POST", "/v1/tasks/id-1/cancel", 403, "token_task_mismatch"),
+    ("POST", "/v1/tasks/id-1/dispatch", 403, "role_violation"),
+    ("POST", "/v1/tasks/id-1/retry", 403, "role_violation"),
+    ("GET", "/v1/tasks/id-1/trace", 403, "role_violation"),
+    ("GET", "/mcp", 403, "role_violation"),
+    ("POST", "/mcp", 403, "role_violation"),
+    ("DELETE", "/mcp", 403, "role_violation"),
+];
+
+/// All that a caller may have changed, as the admin and an observer see it.
+async fn seen(desk: &Desk) -> Vec<Value> {
+    let observer = desk.engine.attach("eye", Role::Observer, LONG).await.unwrap();
+    let trace = desk.engine.read_trace(&observer, None, 0, 1000).await.unwrap();
+    let own = json!(format!("S-{}", observer.fingerprint()));
+    let told = trace.iter().map(|record| serde_json::to_value(record).unwrap());
+    let mut all: Vec<_> = told.filter(|told| told["event"]["session_id"] != own).collect();
+    desk.engine.detach_and_revoke(&observer).await.unwrap();
+    all.retain(|told| !told["event"]["kind"].as_str().unwrap().starts_with("session_"));
+    for path in ["/v1/blueprints", "/v1/operators", "/v1/runs"] {
+        all.push(desk.get(path, &desk.admin).await.json().await.unwrap());
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_worker_enters_no_route_of_operators() {
+    let own = |path: &str| path.starts_with("/v1/worker/") || path.starts_with("/v1/data/");
+    let all = guarded().into_iter().filter(|(_, path)| !own(path));
+    let mut all: Vec<_> = all.map(|(method, path)| (method.to_string(), path)).collect();
+    all.extend(["GET", "POST", "DELETE"].map(|method| (method.to_owned(), "/mcp".to_owned())));
+    let mut shut: Vec<_> =
+        SHUT.iter().map(|(method, path, ..)| ((*method).to_owned(), (*path).to_owned())).collect();
+    all.sort_unstable();
+    shut.sort_unstable();
+    assert_eq!(shut, all, "every route is looked at");
+
+    let desk = Desk::new().await;
+    let (worker, other) = (attempt(&desk).await, desk.task(&desk.session("operator").await).await);
+    let (token, handle) = (&worker.given.token, &worker.given.handle);
+    assert_eq!(desk.get("/v1/worker/prompt", handle).await.status(), 200);
+    // Of its own it may have, and below it a dispatch, were it not that blueprints are operators'.
+    let below = desk.task(token).await;
+    let login = desk.log_in(json!({ "roles": ["desk"] })).await;
+    let document = one_step(&identity());
+    let kept = desk.ask(Method::PUT, "/v1/blueprints/one", &desk.admin).json(&document);
+    assert_eq!(kept.send().await.unwrap().status(), 201);
+    let run = json!({ "blueprint": document, "input": { "x": 1 } });
+    let run = desk.post("/v1/runs?wait=20", &desk.admin, &run).await;
+    let run: Value = run.json().await.unwrap();
+    let before = seen(&desk).await;
+    for (method, path, status, code) in SHUT {
+        let place = |path: &str| {
+            let mine = path.ends_with("/dispatch") || path.ends_with("/retry");
+            let task = if mine { &below } else { &other };
+            path.replace("/v1/tasks/id-1", &format!("/v1/tasks/{task}"))
+                .replace("/v1/runs/id-1", &format!("/v1/runs/{}", run["run_id"].as_str().unwrap()))
+                .replace("/v1/blueprints/id-1", "/v1/blueprints/one")
+                .replace("sid-1", &login.sid)
+                .replace("key-1", &format!("R-{:032x}", 7))
+                .replace("attempt-1", "1")
+        };
+        let body = match path {
+            "/v1/tasks" => json!({ "agent": "echo", "directive": "hello", "parent": other }),
+            "/v1/tasks/id-1/dispatch" => json!({ "blueprint": document, "agent": "echo" }),
+            "/v1/runs" => json!({ "blueprint": document, "input": { "x": 1 } }),
+            "/v1/questions/key-1/answer" => json!({ "answer": 1 }),
+            "/v1/sessions" => json!({ "operator_id": "eve", "role": "operator" }),
+            "/v1/operators" => json!({ "roles": ["desk"], "take_over": true }),
+            _ => document.clone(),
+        };
+        let ask = |bearer| desk.ask(method.parse().unwrap(), &place(path), bearer).json(&body);
+        let told = ask(token).send().await.unwrap();
+        assert_eq!(told.status(), status, "{method} {path}");
+        problem(told, status, code).await;
+        problem(ask(handle).send().await.unwrap(), 401, "unauthenticated").await;
+    }
+    assert_eq!(seen(&desk).await, before);
 }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use adjutant::Mint;
 use adjutant::server::ServerCfg;
+use adjutant_actors::model::token::WorkerHandle;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::desk::{Desk, LONG, calm, problem};
 use crate::line::Line;
+use crate::workers::attempt;
 
 async fn connect(desk: &Desk) -> TcpStream {
     TcpStream::connect(desk.base.strip_prefix("http://").unwrap()).await.unwrap()
@@ -141,4 +144,31 @@ async fn a_session_that_would_live_beyond_the_limit_is_refused() {
     let refused = desk.post("/v1/sessions", &desk.admin, &attach(91)).await;
     let told = problem(refused, 400, "invalid_argument").await;
     assert!(told["detail"].as_str().unwrap().contains("90 is the limit"), "{told}");
+}
+
+#[tokio::test]
+async fn guessed_handles_are_throttled() {
+    let heals = Duration::from_secs(3600);
+    let cfg = ServerCfg { failures: 8, failure_heals: heals, ..ServerCfg::default() };
+    let desk = Desk::with(calm(), cfg).await;
+    let worker = attempt(&desk).await;
+    let own = &worker.given.handle;
+    assert_eq!(desk.get("/v1/worker/prompt", own).await.status(), 200);
+    let (mint, mut looked_up) = (Mint::seeded(11), 0);
+    let refused = loop {
+        let handle = WorkerHandle::draw(&mint);
+        // A route that is open to everybody makes no bearer good.
+        desk.get("/v1/healthz", handle.expose()).await;
+        let guess = desk.get("/v1/worker/prompt", handle.expose()).await;
+        if guess.status() == 429 {
+            break guess;
+        }
+        problem(guess, 410, "attempt_ended").await;
+        looked_up += 1;
+        assert!(looked_up < 100, "nobody stops it");
+    };
+    problem(refused, 429, "too_many_failures").await;
+    assert_eq!(looked_up, 8);
+    assert_eq!(desk.get("/v1/worker/prompt", own).await.status(), 200, "it was good before");
+    assert_eq!(desk.get("/v1/worker/prompt", &worker.given.token).await.status(), 200);
 }

@@ -20,6 +20,7 @@ mod logins;
 mod operators;
 mod restart;
 mod runs;
+mod secrets;
 mod sink;
 mod streams;
 mod swaps;

@@ -1,12 +1,14 @@
 //! Who may log operators in, what a login may ask for, and how it ends.
 
-use adjutant::async_trait;
+use adjutant::server::{LinkCfg, ServerCfg};
+use adjutant::{Role, async_trait};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::desk::{Desk, problem};
-use crate::line::{Line, refusal, request};
+use crate::desk::{Desk, LONG, calm, engine_on, problem};
+use crate::line::{Line, Login, bearing, refusal, request};
 
 #[tokio::test]
 async fn the_admin_and_operators_log_in_and_nobody_else() {
@@ -86,6 +88,81 @@ async fn a_login_that_ends_closes_its_socket_and_refuses_what_was_asked() {
     assert_eq!(told["reason"], "logged_out");
     assert_eq!(desk.engine.list_operator_ids().await, Vec::<String>::new());
     assert_eq!(desk.metric("operators_torn_down_total").await, 1);
+}
+
+/// Settings under which it is often looked at what stands behind a login.
+fn watchful() -> ServerCfg {
+    // A test that does not read for a while is alive all the same.
+    let ping = Duration::from_millis(20);
+    let links = LinkCfg { ping, missed_pings: u32::MAX, ..LinkCfg::default() };
+    ServerCfg { links, ..ServerCfg::default() }
+}
+
+async fn log_in_as(desk: &Desk, bearer: &str, wish: Value) -> Login {
+    let told = desk.post("/v1/operators", bearer, &wish).await;
+    assert_eq!(told.status(), 201);
+    let told: Value = told.json().await.unwrap();
+    let text = |name: &str| told[name].as_str().unwrap().to_owned();
+    let generation = told["generation"].as_u64().unwrap();
+    Login { sid: text("sid"), token: text("token"), generation }
+}
+
+#[tokio::test]
+async fn a_login_ends_with_the_token_that_it_was_opened_with() {
+    let desk = Desk::with(calm(), watchful()).await;
+    let operator = desk.session("operator").await;
+    let (other, admins) = (desk.session("operator").await, desk.log_in(json!({})).await);
+    let login = log_in_as(&desk, &operator, json!({ "roles": ["desk"] })).await;
+    let stays = log_in_as(&desk, &other, json!({})).await;
+    let mut line = Line::open(&desk, &login).await;
+    let dispatch = desk.dispatch("desk", "count").await;
+    let handle = line.expect("spawn").await["worker_handle"].as_str().unwrap().to_owned();
+    let gone = desk.ask(Method::DELETE, "/v1/session", &operator).send().await.unwrap();
+    assert_eq!(gone.status(), 204);
+    assert_eq!(tokio::time::timeout(LONG, line.close_code()).await.unwrap(), 4002);
+    let why = dispatch.failure().await;
+    assert!(why.contains("token_ended"), "{why}");
+    let shown = desk.until(&login, "link", json!("torn_down")).await;
+    assert_eq!(shown["reason"], "token_ended");
+    let (status, code) = refusal(bearing(&desk, &login.sid, &login.token)).await;
+    assert_eq!((status, code.as_str()), (410, "operator_gone"));
+    problem(desk.submit(&handle, "late").await, 410, "attempt_ended").await;
+    let brief = desk.engine.attach("brief", Role::Operator, Duration::from_secs(3)).await.unwrap();
+    let brief = log_in_as(&desk, &brief.encode(), json!({})).await;
+    desk.until(&brief, "reason", json!("token_ended")).await;
+    for login in [&stays, &admins] {
+        assert_eq!(desk.shown(login).await["link"], "away");
+    }
+}
+
+#[tokio::test]
+async fn a_login_ends_with_its_token_after_a_restart_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::on(folder.path(), watchful()).await;
+    let attach = async |name| desk.engine.attach(name, Role::Operator, 10 * LONG).await.unwrap();
+    let (first, second) = (attach("ann").await, attach("bob").await);
+    let early = log_in_as(&desk, &first.encode(), json!({ "roles": ["desk"] })).await;
+    let late = log_in_as(&desk, &second.encode(), json!({ "roles": ["door"] })).await;
+    let admins = desk.log_in(json!({})).await;
+    desk.end().await;
+    // While no server is there.
+    let (engine, store) = engine_on(folder.path()).await;
+    engine.revoke_token(first.fingerprint()).await.unwrap();
+    engine.shutdown(LONG).await;
+    drop((engine, store));
+    let desk = Desk::on(folder.path(), watchful()).await;
+    desk.until(&early, "reason", json!("token_ended")).await;
+    assert_eq!(desk.shown(&late).await["link"], "away");
+    desk.engine.revoke_token(second.fingerprint()).await.unwrap();
+    desk.until(&late, "reason", json!("token_ended")).await;
+    assert_eq!(desk.shown(&admins).await["link"], "away");
+    desk.end().await;
+    let desk = Desk::on(folder.path(), watchful()).await;
+    for (login, status) in [(&early, 401), (&late, 401), (&admins, 200)] {
+        let path = format!("/v1/operators/{}", login.sid);
+        assert_eq!(desk.get(&path, &login.token).await.status(), status);
+    }
+    desk.end().await;
 }
 
 #[tokio::test]

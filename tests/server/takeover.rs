@@ -2,10 +2,8 @@
 
 use adjutant::DispatchOutcome;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use crate::desk::{Desk, problem};
+use crate::desk::{Desk, late, problem};
 use crate::line::{Line, bearing, refusal};
 
 #[tokio::test]
@@ -70,23 +68,21 @@ async fn a_post_that_was_under_way_when_another_login_took_over_does_not_count()
     let mut line = Line::open(&desk, &first).await;
     let dispatch = desk.dispatch("desk", "count").await;
     let old = line.expect("spawn").await;
-    let address = desk.base.strip_prefix("http://").unwrap();
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    let head = format!(
-        "POST /v1/worker/submit HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
-         Content-Length: 4\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
-        old["worker_handle"].as_str().unwrap()
-    );
-    socket.write_all(head.as_bytes()).await.unwrap();
-    let mut first_line = [0; 12];
-    socket.read_exact(&mut first_line).await.unwrap();
-    assert_eq!(&first_line, b"HTTP/1.1 100", "the handle was looked up, the body is awaited");
-
+    let posts = [
+        ("/v1/worker/submit", "worker_handle"),
+        ("/v1/data/x", "worker_handle"),
+        ("/v1/data/x", "capability_token"),
+    ];
+    let mut under_way = Vec::new();
+    for (path, bearer) in posts {
+        under_way.push(desk.awaited(path, old[bearer].as_str().unwrap()).await);
+    }
     let second = desk.log_in(json!({ "roles": ["desk"], "take_over": true })).await;
-    socket.write_all(b"late").await.unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains("HTTP/1.1 410 "), "{answer}");
+    for (post, socket) in posts.iter().zip(under_way) {
+        let answer = late(socket).await;
+        assert!(answer.contains("HTTP/1.1 410 "), "{post:?}: {answer}");
+    }
+    problem(desk.get("/v1/data/x", &desk.admin).await, 404, "data_not_found").await;
 
     let mut line = Line::open(&desk, &second).await;
     let spawn = line.expect("spawn").await;

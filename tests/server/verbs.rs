@@ -31,11 +31,11 @@ fn json_of(output: &Output) -> Value {
 }
 
 /// A server in a process of its own; killed when dropped.
-struct Served {
+pub(crate) struct Served {
     child: Child,
-    base: String,
+    pub(crate) base: String,
     store: PathBuf,
-    log: Option<std::process::ChildStderr>,
+    pub(crate) log: Option<std::process::ChildStderr>,
 }
 
 impl Drop for Served {
@@ -46,7 +46,7 @@ impl Drop for Served {
 }
 
 impl Served {
-    fn start(store: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(store: &Path, more: &[&str]) -> Self {
         let mut args = vec!["serve", "--program", "sh"];
         for [flag, value] in [["--linger", "0"], ["--listen", "127.0.0.1:0"]] {
             if !more.contains(&flag) {
@@ -62,13 +62,13 @@ impl Served {
         Self { child, base: base.trim().to_owned(), store: store.to_owned(), log }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
     /// Waits for its end, and gives the exit code.
-    fn ended(&mut self) -> Option<i32> {
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 

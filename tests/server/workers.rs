@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use adjutant::server::ServerCfg;
 use adjutant::{CancellationToken, WorkerError, WorkerId, async_trait};
 use adjutant::{
-    CapToken, Ctx, DispatchOutcome, Engine, EngineError, SpawnError, SpawnerAdapter, TaskId, Worker,
+    CapToken, Ctx, DispatchOutcome, Engine, EngineError, LayerRegistry, Role, RoleVerbGate,
+    SpawnError, SpawnerAdapter, TaskId, Verb, Worker, default_role_verb_table,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::desk::{Desk, problem};
+use crate::desk::{Desk, calm, problem};
 
 /// What a worker elsewhere is given.
 pub(crate) struct Given {
@@ -196,4 +198,46 @@ async fn an_operators_token_is_no_workers() {
     let desk = Desk::new().await;
     let operator = desk.session("operator").await;
     problem(desk.get("/v1/worker/prompt", &operator).await, 403, "role_violation").await;
+}
+
+/// The default gate, without one verb of workers.
+fn gate_without(verb: Verb) -> RoleVerbGate {
+    let whole = default_role_verb_table();
+    let mut gate = RoleVerbGate::new();
+    for role in Role::ALL.iter().copied() {
+        let own = Verb::ALL.iter().copied().filter(|verb| whole.is_allowed(role, *verb));
+        let stays: Vec<_> = own.filter(|own| (role, *own) != (Role::Worker, verb)).collect();
+        gate = gate.allow(role, &stays);
+    }
+    gate
+}
+
+#[tokio::test]
+async fn a_narrower_gate_binds_a_handle_as_it_binds_a_token() {
+    let routes = [
+        (Method::GET, "/v1/worker/prompt", Verb::FetchPrompt),
+        (Method::POST, "/v1/worker/submit", Verb::EmitOutput),
+        (Method::POST, "/v1/data/x", Verb::EmitOutput),
+        (Method::GET, "/v1/data/x", Verb::FetchData),
+    ];
+    for withheld in [Verb::FetchPrompt, Verb::EmitOutput, Verb::FetchData] {
+        let engine = Engine::new_with_layers(calm(), LayerRegistry::standard());
+        let engine = engine.with_gate(gate_without(withheld));
+        let desk = Desk::before(engine, ServerCfg::default()).await;
+        let kept = desk.ask(Method::POST, "/v1/data/x", &desk.admin).body("x").send().await;
+        assert_eq!(kept.unwrap().status(), 201);
+        let attempt = attempt(&desk).await;
+        for (method, path, verb) in &routes {
+            for bearer in [&attempt.given.token, &attempt.given.handle] {
+                let ask = desk.ask(method.clone(), path, bearer).body("x");
+                let answer = ask.send().await.unwrap();
+                if *verb == withheld {
+                    let told = problem(answer, 403, "role_violation").await;
+                    assert_eq!(told["verb"], withheld.as_str(), "{path} {bearer}");
+                } else {
+                    assert!(answer.status().is_success(), "{path} {}", answer.status());
+                }
+            }
+        }
+    }
 }

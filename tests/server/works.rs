@@ -6,7 +6,8 @@ use adjutant::{Engine, Role, TaskId, TaskSpec};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, identity, one_step, problem};
+use crate::desk::{Desk, LONG, identity, one_step, problem};
+use crate::workers::attempt;
 
 #[tokio::test]
 async fn a_session_beats_until_it_is_detached_for_good() {
@@ -64,6 +65,37 @@ async fn a_hold_that_runs_out_shows_the_task_as_it_is() {
     let state = desk.get(&format!("/v1/tasks/{task}?hold=1"), &operator).await;
     let state: Value = state.json().await.unwrap();
     assert_eq!((&state["status"], &state["id"]), (&json!("pending"), &json!(task)));
+}
+
+#[tokio::test]
+async fn a_hold_that_runs_out_spends_one_use() {
+    let desk = Desk::new().await;
+    let worker = attempt(&desk).await;
+    let operator = desk.engine.attach("host", Role::Operator, LONG).await.unwrap();
+    let task = worker.given.task;
+    let one = desk.engine.mint_worker_token(&operator, &task, LONG, Some(1)).await.unwrap();
+    let path = format!("/v1/tasks/{task}?hold=1");
+    let shown = desk.get(&path, &one.encode()).await;
+    assert_eq!(shown.status(), 200, "{}", shown.text().await.unwrap());
+    let shown: Value = shown.json().await.unwrap();
+    assert_eq!((&shown["status"], &shown["id"]), (&json!("running"), &json!(task)));
+    problem(desk.get(&path, &one.encode()).await, 401, "token_uses_exhausted").await;
+}
+
+#[tokio::test]
+async fn a_hold_shows_nothing_to_who_lost_its_rights_meanwhile() {
+    let desk = Desk::new().await;
+    let operator = desk.session("operator").await;
+    let task = desk.task(&operator).await;
+    let path = format!("/v1/tasks/{task}?hold=1");
+    let turns = desk.engine.counts().turns;
+    let hold = tokio::spawn(desk.ask(Method::GET, &path, &operator).send());
+    while desk.engine.counts().turns == turns {
+        tokio::task::yield_now().await;
+    }
+    let gone = desk.ask(Method::DELETE, "/v1/session", &operator).send().await.unwrap();
+    assert_eq!(gone.status(), 204);
+    problem(hold.await.unwrap().unwrap(), 401, "token_revoked").await;
 }
 
 async fn question(engine: &Engine) -> TaskId {

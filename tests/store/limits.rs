@@ -137,7 +137,7 @@ fn a_store_of_the_first_version_is_read_as_it_is_and_brought_up_by_its_next_hold
     View::open(folder.path()).unwrap();
     assert_eq!(version(), 1, "who only looks changes nothing");
     let store = folder.store().unwrap();
-    assert_eq!(version(), 3);
+    assert_eq!(version(), 4);
     check_prefix(&store, &world, 40);
 }
 

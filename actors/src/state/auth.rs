@@ -367,6 +367,15 @@ impl EngineState {
         grant.bound.ok_or_else(|| unknown(signed.fingerprint))
     }
 
+    /// Whether a token may still be used, as far as its record says. One of which there is no record
+    /// may not.
+    #[must_use]
+    pub fn is_token_live(&self, fingerprint: TokenFingerprint, now: Now) -> bool {
+        self.tokens.get(&fingerprint).is_some_and(|record| {
+            !record.revoked && now.ms < record.deadline_ms && !record.token.is_expired(now.unix)
+        })
+    }
+
     /// A copy of a token's record.
     #[must_use]
     pub fn token_record(&self, fingerprint: TokenFingerprint) -> Option<CapTokenRecord> {

@@ -76,6 +76,14 @@ impl Holder {
             }
         }
     }
+
+    /// Refuses who was let in and may no more.
+    async fn still_may(&self, app: &App, worker: Verb, other: Verb) -> Result<(), Problem> {
+        match self {
+            Self::Other(authority) => authority.still_may(app, other).await,
+            Self::Worker(own) => own.still_may(app, worker).await,
+        }
+    }
 }
 
 /// What the data of a task belongs to.
@@ -139,6 +147,8 @@ pub(crate) async fn emit(
         return Err(too_large(max));
     }
     let file = receive(&app, body, max).await?;
+    // The rights may have ended while the body came.
+    holder.still_may(&app, Verb::EmitOutput, Verb::StartTask).await?;
     let arrived = Arrived { name, media: media(&headers), scope, file };
     // In a task of its own: a caller that goes away must not leave a body that is in no book.
     let own = app.clone();

@@ -13,7 +13,8 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Clone)]
 pub struct LinkCfg {
-    /// How often a connected operator is pinged.
+    /// How often a connected operator is pinged, and how often it is looked at whether the token
+    /// still stands that a login was opened with.
     pub ping: Duration,
     /// Pings in a row without any sign of life, after which a socket is given up.
     pub missed_pings: u32,

@@ -1,16 +1,19 @@
 //! The task behind a link: takes its sockets as they come, one in place of another, and ends the
-//! link that stays without one.
+//! link that stays without one, or without the right that it stands on.
 //!
 //! It is a task of the server's and of no request. Each socket has a pump in a task below it; one
 //! that panics costs its socket, and the link is away until the operator comes back.
 
 use std::sync::Arc;
 
+use adjutant_actors::model::token::TokenFingerprint;
 use axum::extract::ws::WebSocket;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::Engine;
 use crate::server::link::pump::pump;
 use crate::server::link::{Counts, End, Link};
 
@@ -65,6 +68,24 @@ pub(crate) async fn keep(link: Arc<Link>, mut arrivals: mpsc::Receiver<WebSocket
     }
     // The pumps say goodbye, each within its time.
     while pumps.join_next().await.is_some() {}
+}
+
+/// Ends a link once the token is over that its login was opened with. It is looked at as often as a
+/// connected operator is pinged, and at once where the login comes from the server before.
+pub(crate) async fn watch(link: &Link, engine: &Engine, opener: Option<TokenFingerprint>) {
+    let Some(opener) = opener else { return };
+    let mut look = tokio::time::interval(link.cfg.ping);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = link.ended.cancelled() => return,
+            _ = look.tick() => {}
+        }
+        // An engine that is busy is asked again.
+        if engine.is_token_live(opener).await == Ok(false) {
+            link.end(End::TokenEnded);
+        }
+    }
 }
 
 fn start(pumps: &mut JoinSet<()>, link: &Arc<Link>, socket: WebSocket) -> Current {

@@ -56,6 +56,7 @@ fn why(link: &Link) -> (u16, &'static str) {
         Some(End::LoggedOut) => (NORMAL, "logged out"),
         Some(End::TakenOver(_)) => (TAKEN_OVER, "another login took over"),
         Some(End::Lapsed) => (TORN_DOWN, "torn down"),
+        Some(End::TokenEnded) => (TORN_DOWN, "the token that it was opened with is over"),
         Some(End::Stopped) | None => (GOING_AWAY, "the server ends"),
     }
 }

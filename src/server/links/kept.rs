@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use adjutant_actors::model::token::TokenFingerprint;
 use tokio::sync::Mutex;
 
 use crate::engine::Engine;
@@ -31,6 +32,7 @@ impl Login {
             aliases: self.aliases.clone(),
             generation: self.link.generation,
             since: self.since,
+            opener: self.opener.map(|opener| opener.to_string()),
         }
     }
 }
@@ -76,7 +78,7 @@ impl Links {
         for login in kept {
             let names = login.roles.iter().chain(&login.aliases);
             let free = names.clone().all(|name| !held.contains(name) && !engine.is_seated(name));
-            if free && stays.len() < self.cfg.logins && login.bearer_hash().is_some() {
+            if free && stays.len() < self.cfg.logins && login.is_whole() {
                 held.extend(names.cloned());
                 stays.push(login);
             } else {
@@ -94,19 +96,28 @@ impl Links {
     }
 
     fn seat_again(self: &Arc<Self>, engine: &Engine, login: KeptLogin) {
-        let Some(hash) = login.bearer_hash() else { return };
+        let (Some(hash), Ok(opener)) = (login.bearer_hash(), login.opened_with()) else { return };
         let mut table = self.table();
         table.generation += 1;
         let link = self.link(login.sid.clone(), table.generation);
-        let arrivals = self.seat(engine, &link, &login.roles, &login.aliases);
+        let arrivals = self.seat(engine, &link, opener, &login.roles, &login.aliases);
         let KeptLogin { sid, roles, aliases, since, .. } = login;
         table.holders.extend(roles.iter().map(|role| (role.clone(), sid.clone())));
-        table.logins.insert(sid, Login { link, hash, roles, aliases, since, arrivals });
+        let login = Login { link, hash, roles, aliases, since, opener, arrivals };
+        table.logins.insert(sid, login);
     }
 }
 
 impl KeptLogin {
     fn bearer_hash(&self) -> Option<blake3::Hash> {
         blake3::Hash::from_hex(&self.bearer).ok()
+    }
+
+    fn opened_with(&self) -> serde_json::Result<Option<TokenFingerprint>> {
+        self.opener.as_deref().map(|text| serde_json::from_value(text.into())).transpose()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.bearer_hash().is_some() && self.opened_with().is_ok()
     }
 }

@@ -95,7 +95,9 @@ struct Joined {
 
 async fn join(call: Call, join: Join) -> Result<Reply<Joined>, Problem> {
     call.who.may(&call.app, Verb::AttachSession).await?;
-    let (welcome, roles) = operators::welcome(&call.app, join.roles, join.take_over).await?;
+    let opener = call.who.fingerprint();
+    let (welcome, roles) =
+        operators::welcome(&call.app, opener, join.roles, join.take_over).await?;
     let (sid, token, generation) = (welcome.sid, welcome.token, welcome.generation);
     Ok(Reply::Done(Joined { sid, token, roles, generation }))
 }

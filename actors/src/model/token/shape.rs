@@ -76,8 +76,9 @@ mod tests {
     use super::*;
     use crate::model::role::Role;
 
-    fn check_with(change: impl FnOnce(&mut CapToken)) -> Result<(), TokenShapeError> {
-        let mut token = CapToken {
+    /// A token whose every part is as long as it may be.
+    fn full() -> CapToken {
+        CapToken {
             agent_id: "é".repeat(AGENT_ID_BYTES_MAX / 2),
             role: Role::Worker,
             scopes: vec!["s".repeat(SCOPE_BYTES_MAX); SCOPES_MAX],
@@ -86,7 +87,11 @@ mod tests {
             max_uses: None,
             nonce: "0".repeat(32),
             sig_hex: "f".repeat(64),
-        };
+        }
+    }
+
+    fn check_with(change: impl FnOnce(&mut CapToken)) -> Result<(), TokenShapeError> {
+        let mut token = full();
         change(&mut token);
         token.check_shape()
     }
@@ -104,5 +109,20 @@ mod tests {
         assert_eq!(check_with(|t| t.nonce = "A".repeat(32)), Err(E::Nonce));
         assert_eq!(check_with(|t| t.sig_hex = "F".repeat(64)), Err(E::Signature));
         assert_eq!(check_with(|t| t.sig_hex.clear()), Err(E::Signature));
+    }
+
+    #[test]
+    fn each_length_bounds_the_work_by_itself() {
+        let sized = |change: fn(&mut CapToken)| {
+            let mut token = full();
+            change(&mut token);
+            is_sized(&token)
+        };
+        assert!(sized(|_| ()));
+        assert!(!sized(|t| t.agent_id.push('a')));
+        assert!(!sized(|t| t.scopes.push(String::new())));
+        assert!(!sized(|t| t.scopes[63].push('s')));
+        assert!(!sized(|t| t.nonce.push('0')));
+        assert!(!sized(|t| t.sig_hex.push('0')));
     }
 }
