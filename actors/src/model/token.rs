@@ -153,8 +153,11 @@ mod tests {
         for secret in [&token.nonce[..8], &token.sig_hex[..8], "the root"] {
             assert!(!shown.contains(secret), "{shown}");
         }
-        let shown = format!("{token:?}");
-        assert!(shown.contains("alice"), "{shown}");
-        assert!(shown.contains(&token.fingerprint().to_string()[..8]), "{shown}");
+        let signed = format!("{:?}", signer.verify(&token));
+        for shown in [format!("{token:?}"), signed] {
+            assert!(shown.contains(&token.fingerprint().to_string()[..8]), "{shown}");
+        }
+        assert!(format!("{token:?}").contains("alice"));
+        assert!(format!("{signer:?}").starts_with("TokenSigner"));
     }
 }
