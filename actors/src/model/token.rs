@@ -143,6 +143,11 @@ mod tests {
         assert!(!token.is_expired(token.expire_at - 1));
         assert!(token.is_expired(token.expire_at));
         assert_eq!(token.id(), token.nonce);
+        assert!(
+            token.issued_at > 1_700_000_000,
+            "the clock of the system, not {}",
+            token.issued_at
+        );
     }
 
     #[test]
