@@ -362,7 +362,7 @@ fn new_token(
     NewToken { token: minted, signed: POOL[token].signed, deadline_ms: now.ms + life }
 }
 
-fn measured(number: u8) -> Measured {
+pub(crate) fn measured(number: u8) -> Measured {
     Measured { value: Arc::new(value(number)), bytes: json_text(number).len() as u64 }
 }
 

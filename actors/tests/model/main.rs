@@ -13,6 +13,7 @@ use crate::play::{Failure, Pair, changes, history, play, rules, shorten};
 
 mod call;
 mod draw;
+mod edges;
 mod oracle;
 mod play;
 

@@ -1,0 +1,155 @@
+//! Edges that a history of some dozen steps does not come to: full tables, long lines, quiet ends.
+
+use std::sync::Arc;
+
+use adjutant_actors::config::{EngineCfg, Limits};
+use adjutant_actors::errors::EngineError;
+use adjutant_actors::model::ids::{ResumeKey, TaskId};
+use adjutant_actors::model::role::Role;
+use adjutant_actors::model::session::SessionFaces;
+use adjutant_actors::model::token::{CapToken, Signed, TokenFingerprint, TokenSigner};
+use adjutant_actors::state::attempts::{AttemptEnd, NewAttempt, Verdict};
+use adjutant_actors::state::auth::{Access, NewToken, Reach};
+use adjutant_actors::state::effect::Now;
+use adjutant_actors::state::outputs::NewOutput;
+use adjutant_actors::state::sessions::NewSession;
+use adjutant_actors::state::tasks::NewTask;
+use adjutant_actors::state::{EngineState, Rules};
+
+use crate::call::{Out, spec};
+
+const NOW: Now = Now { unix: 1_000_000, ms: 1_000 };
+const TASK: TaskId = TaskId::from_bits(1);
+
+fn state(limits: Limits) -> (EngineState, Rules) {
+    let cfg = EngineCfg { limits, token_secret: vec![7; 32], ..EngineCfg::default() };
+    let rules = Rules::from(&cfg);
+    (EngineState::new(rules.clone()), rules)
+}
+
+fn signed(number: usize) -> Signed {
+    let fingerprint = TokenFingerprint::of_nonce(&format!("{number:032x}"));
+    let digest = *blake3::hash(&number.to_be_bytes()).as_bytes();
+    Signed { kid: 1, fingerprint, digest }
+}
+
+fn token(number: usize, role: Role) -> NewToken {
+    let token = CapToken {
+        agent_id: "ann".to_owned(),
+        role,
+        scopes: Vec::new(),
+        issued_at: NOW.unix,
+        expire_at: NOW.unix + 60,
+        max_uses: None,
+        nonce: String::new(),
+        sig_hex: String::new(),
+    };
+    NewToken { token, signed: signed(number), deadline_ms: NOW.ms + 60_000 }
+}
+
+fn attach(state: &mut EngineState, number: usize) -> Result<(), EngineError> {
+    let new = NewSession {
+        operator_id: "ann".into(),
+        role: Role::Operator,
+        faces: SessionFaces::default(),
+        token: token(number, Role::Operator),
+    };
+    state.attach(new, NOW).map(drop)
+}
+
+/// A state in which an attempt of [`TASK`] is live, whose token is that number.
+fn at_work(state: &mut EngineState, number: usize) -> Result<(), EngineError> {
+    if state.task(&TASK).is_none() {
+        state.create_task(Access::Trusted, NewTask::new(TASK, Arc::new(spec(1))), NOW)?;
+    }
+    let handle = TokenSigner::new([7; 32]).handle_key(&format!("wh-{number}"));
+    let token = token(number, Role::Worker);
+    let new = NewAttempt { task: TASK, token, handle, prompt: None, key: None };
+    state.begin_attempt(Access::Trusted, new, NOW).map(drop)
+}
+
+fn revision(state: &EngineState) -> u64 {
+    state.glance(&TASK).unwrap().1
+}
+
+#[test]
+fn an_attempt_takes_so_many_usable_tokens() {
+    let (mut state, _) = state(Limits::default());
+    at_work(&mut state, 0).unwrap();
+    let mint = |state: &mut EngineState, number| {
+        state.mint_worker_token(Access::Trusted, TASK, token(number, Role::Worker), NOW)
+    };
+    for number in 1..=64 {
+        assert_eq!(mint(&mut state, number), Ok(1));
+    }
+    let what = "tokens of one attempt";
+    let full = Err(EngineError::TableFull { what, current: 65, max: 64 });
+    assert_eq!(mint(&mut state, 65), full);
+    state.revoke(signed(3).fingerprint).unwrap();
+    assert_eq!(mint(&mut state, 65), Ok(1));
+    assert_eq!(mint(&mut state, 66), full);
+    state.finish_attempt(TASK, 1, AttemptEnd::Done, NOW);
+    let live = state.check(Access::Token(signed(65)), Reach::Own(TASK), NOW);
+    assert_eq!(live.map(drop), Err(EngineError::TokenRevoked));
+    assert_eq!(state.audit(), Ok(()));
+}
+
+#[test]
+fn there_is_room_for_so_many_tokens_whoever_they_are_for() {
+    let (mut state, _) = state(Limits { tokens: 2, ..Limits::default() });
+    attach(&mut state, 0).unwrap();
+    at_work(&mut state, 1).unwrap();
+    let full = || EngineError::TableFull { what: "tokens", current: 2, max: 2 };
+    assert_eq!(attach(&mut state, 2), Err(full()));
+    let minted = state.mint_worker_token(Access::Trusted, TASK, token(2, Role::Worker), NOW);
+    assert_eq!(minted, Err(full()));
+    state.finish_attempt(TASK, 1, AttemptEnd::Done, NOW);
+    assert_eq!(at_work(&mut state, 2), Err(full()), "a revoked token is remembered for a while");
+}
+
+#[test]
+fn so_many_revoked_tokens_are_remembered_the_newest() {
+    let (mut state, _) = state(Limits::default());
+    let count = 4_096;
+    for number in 0..=count {
+        attach(&mut state, number).unwrap();
+        let kept = state.token_count();
+        state.revoke(signed(number).fingerprint).unwrap();
+        assert_eq!(state.token_count(), kept.min(count), "after {number}");
+    }
+    let told = |number| state.check(Access::Token(signed(number)), Reach::Anywhere, NOW).map(drop);
+    assert!(matches!(told(0), Err(EngineError::TokenNotFound(_))));
+    for number in [1, count] {
+        assert_eq!(told(number), Err(EngineError::TokenRevoked), "{number}");
+    }
+}
+
+#[test]
+fn an_attempt_that_ends_quietly_is_seen_by_who_waits() {
+    let (mut state, rules) = state(Limits::default());
+    assert!(state.sent_nothing(TASK, 1));
+    at_work(&mut state, 0).unwrap();
+    assert!(state.sent_nothing(TASK, 1));
+    let out = NewOutput::prepare(Out::Progress.event(), &rules.limits).unwrap();
+    state.append_output(Access::Token(signed(0)), TASK, 1, out, NOW).unwrap();
+    assert!(!state.sent_nothing(TASK, 1));
+    let key = ResumeKey::from_bits(1);
+    state.query_senior(Access::Trusted, TASK, key, crate::call::measured(1), NOW).unwrap();
+    let before = revision(&state);
+    let verdict = state.finish_attempt(TASK, 1, AttemptEnd::Done, NOW);
+    assert_eq!(verdict, Some(Verdict::Suspended(key)));
+    assert!(revision(&state) > before, "the status stays, and the task is another");
+}
+
+#[test]
+fn the_ends_of_attempts_have_words_of_their_own() {
+    let why = || "why".to_owned();
+    let ends = [
+        AttemptEnd::Done,
+        AttemptEnd::Failed(why()),
+        AttemptEnd::TimedOut,
+        AttemptEnd::Interrupted(why()),
+    ];
+    let words: Vec<_> = ends.iter().map(AttemptEnd::word).collect();
+    assert_eq!(words, ["done", "failed", "timed_out", "interrupted"]);
+}
