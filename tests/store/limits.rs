@@ -108,7 +108,7 @@ fn a_later_version_and_a_foreign_database_are_refused_and_left_alone() {
     let conn = rusqlite::Connection::open(database(&folder.path())).unwrap();
     conn.execute_batch("PRAGMA user_version = 77").unwrap();
     let error = folder.store().unwrap_err();
-    assert!(matches!(error, JournalError::TooNew { found: 77, known: 3, .. }), "{error:?}");
+    assert!(matches!(error, JournalError::TooNew { found: 77, known: 4, .. }), "{error:?}");
     conn.execute_batch("PRAGMA user_version = 1; PRAGMA application_id = 5").unwrap();
     let error = folder.store().unwrap_err();
     assert!(error.to_string().contains("not one of this program"), "{error}");
