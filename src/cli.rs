@@ -38,7 +38,8 @@ pub(crate) mod code {
     pub(crate) const USAGE: i32 = 2;
     /// What was named is not there.
     pub(crate) const NOT_FOUND: i32 = 3;
-    /// It stands against what is there.
+    /// What was asked of a server stands against what is there. The number is that of [`LEFT`],
+    /// which `run` and `resume` give.
     pub(crate) const CONFLICT: i32 = 4;
     /// The run is open, and waits for somebody who resumes it.
     pub(crate) const LEFT: i32 = 4;

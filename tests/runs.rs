@@ -369,5 +369,6 @@ fn without_a_named_store_runs_are_kept_in_the_users_own_place() {
     command.env_remove("ADJUTANT_STORE").env("XDG_STATE_HOME", bench.path("file"));
     let done = command.output().unwrap();
     ok(&done);
-    assert!(text(&done.stderr).contains("the run is not kept"), "{}", text(&done.stderr));
+    let told = text(&done.stderr);
+    assert!(told.contains("nothing is kept: the store at "), "{told}");
 }

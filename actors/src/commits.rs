@@ -3,6 +3,19 @@
 //! One batch is in flight at a time, and the next one grows meanwhile. Turns that only read wait for
 //! what they may have seen. It outlives every incarnation of the state actor, so one that dies loses
 //! nothing. It sends nothing itself: the state actor does, or the burial of a tree.
+//!
+//! ```text
+//! turns run ──▶ note what each touched ──▶ commit in memory ──▶ is a batch in flight?
+//!                                                   no: cut, append │ yes: the next one grows
+//!                                                                   ▼                    │
+//! journal's thread:   write ─▶ flush ─▶ say so ─▶ wake ◀────────────┘                    │
+//!                                                   ▼                                    │
+//! state actor: send that batch's events, messages, replies; cut what grew ◀──────────────┘
+//! ```
+//!
+//! The start of an attempt is one of the messages, so no worker runs whose dispatch is not safe. A
+//! failed journal closes the engine with its reason: what waits gets that error, and nothing goes on
+//! in memory. Where no journal is kept, all of this is skipped.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 

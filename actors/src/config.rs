@@ -90,8 +90,12 @@ pub struct Limits {
     pub prompt_bytes: u64,
     /// Bytes of the JSON text of a result, answer, question, resource or output body.
     pub value_bytes: u64,
-    /// Bytes of a body above which it is kept once under its content hash, and by reference in events.
+    /// Bytes of a body above which it is kept once under its content hash, and by reference in
+    /// events. An event tells of a larger chunk only how many bytes it has. Names and notes of
+    /// output have at most so many bytes.
     pub inline_bytes: u64,
+    /// Attempts of one task.
+    pub attempts_per_task: u64,
     /// Output events of one attempt.
     pub outputs_per_attempt: u64,
     /// Bytes of output of one attempt.
@@ -238,6 +242,7 @@ impl Default for Limits {
             prompt_bytes: 4 << 20,
             value_bytes: 16 << 20,
             inline_bytes: 25 << 10,
+            attempts_per_task: 10_000,
             outputs_per_attempt: 100_000,
             output_bytes_per_attempt: 256 << 20,
             children_per_task: 10_000,

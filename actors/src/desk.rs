@@ -4,7 +4,8 @@
 //! restarted. What it holds lies in a slot that it shares with whoever begins an attempt and with
 //! the attempt's work: the work starts without waking this actor, and an attempt whose verdict goes
 //! straight to its dispatcher is cleared away there. When the actor dies, the slot is emptied and
-//! closed, which interrupts the attempt that lies there and every later one.
+//! closed, which interrupts the attempt that lies there and every later one. Messages of an earlier
+//! attempt carry its number and are dropped; by the number a verdict empties only its own slot.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

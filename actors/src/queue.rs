@@ -1,7 +1,13 @@
 //! The queue of turns, and the places in it.
 //!
 //! The queue outlives any one incarnation of the state actor; only the root closes it. Callers'
-//! turns hold a place each and are bounded; the engine's own turns need none.
+//! turns hold a place each and are bounded; the engine's own turns need none, so a full queue
+//! cannot keep an attempt from being decided.
+//!
+//! One message wakes the state actor for many turns: a flag under the queue's lock says that a
+//! wake-up is under way, and the end of each batch looks again, so none is lost. The actor takes
+//! the queue whole, by exchanging its empty list for the full one; what it did not run yet goes
+//! back in its order when it dies.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

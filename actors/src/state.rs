@@ -34,6 +34,7 @@ pub mod images;
 pub mod keys;
 pub mod lists;
 pub mod outputs;
+pub mod payload;
 pub mod resources;
 pub mod resumes;
 pub mod retention;

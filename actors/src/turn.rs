@@ -2,6 +2,10 @@
 //!
 //! A turn whose caller has gone before it ran is dropped unrun; one that has begun always
 //! completes.
+//!
+//! It is one allocation: closure, reply and waker lie in one shared cell. A stage number says who
+//! may touch the slot: the state actor while it runs, the caller once it is done or after it took
+//! the turn back by changing the number itself. So neither ever waits for the other.
 
 use std::any::Any;
 use std::future::Future;

@@ -5,7 +5,7 @@
 //! from the pool, when a task is first watched, under the root; never restarted: if it dies, its
 //! callers ask once more. It comes to rest when its task has ended, or when nobody is parked and
 //! no `Park` is on its way. Where its task ends and few are parked, the state actor answers them
-//! itself, and the waiter is not woken.
+//! itself, and the waiter is not woken; a `Park` that was on its way finds the end noted in its watch.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -25,8 +25,9 @@ Examples:
   Follow a run from another program:
     adjutant run my.json --json | jq -c 'select(.event.kind == \"task_blocked\")'
 
-Exit codes: 0 passed, 1 failed, 2 bad arguments or blueprint, 4 left open for `adjutant resume`, 5 blocked,
-6 out of time, 7 no server answers, 130 interrupted; 3 and 4 say that what was named is not there or stands against it.";
+Exit codes: 0 passed, 1 failed, 2 bad arguments or blueprint, 3 what was named is not there, 4 left open for
+`adjutant resume` (of `run` and `resume`) or against what is there (of the verbs that ask a server),
+5 blocked, 6 out of time, 7 no server answers, 130 interrupted.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

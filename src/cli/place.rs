@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use adjutant::journal::JournalError;
 use adjutant::store::{SqliteStore, StoreCfg, View};
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use crate::cli::args::StoreArg;
 use crate::cli::say;
@@ -102,7 +102,7 @@ impl Place {
                     None => Err(anyhow::anyhow!("neither XDG_STATE_HOME nor HOME is set")),
                 };
                 if let Err(error) = &opened {
-                    say(&format!("adjutant: the run is not kept: {error:#}"));
+                    say(&format!("adjutant: nothing is kept: {error:#}"));
                 }
                 Ok(opened.ok())
             }
@@ -119,10 +119,11 @@ fn open_free(base: &Path, cfg: StoreCfg) -> anyhow::Result<SqliteStore> {
     for number in 1..=STORES_MAX {
         match SqliteStore::open(numbered(base, number), cfg) {
             Err(JournalError::Held { .. }) => {}
-            opened => return opened.with_context(|| format!("in {}", base.display())),
+            opened => return Ok(opened?),
         }
     }
-    bail!("{STORES_MAX} runs are at work already")
+    let base = base.display();
+    bail!("all {STORES_MAX} stores in {base} are in use; name another one with --store DIR")
 }
 
 fn numbered(base: &Path, number: usize) -> PathBuf {

@@ -119,7 +119,13 @@ pub(crate) fn answer(args: &AnswerArgs) -> anyhow::Result<i32> {
         let [question] = fitting.as_slice() else {
             fitting.iter().for_each(|question| say(&plain(question)));
             if fitting.is_empty() {
-                say("adjutant: no such question is open");
+                say(&match named {
+                    "" => "adjutant: no question is open".to_owned(),
+                    _ => format!(
+                        "adjutant: no open question begins with {}; see `adjutant questions`",
+                        named.escape_debug()
+                    ),
+                });
                 return Ok(code::NOT_FOUND);
             }
             return Ok(usage("several questions are open; name one by its key"));
@@ -156,9 +162,6 @@ fn from_stdin(question: &Value) -> anyhow::Result<String> {
 pub(crate) fn cancel(args: &CancelArgs) -> anyhow::Result<i32> {
     on_server(&args.remote, async |client| {
         let kind = if args.id.starts_with("run-") { "runs" } else { "tasks" };
-        if args.id.is_empty() || !args.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Ok(usage("name a task or a run by its id"));
-        }
         client.post(&format!("/v1/{kind}/{}/cancel", args.id), &json!({})).await?;
         if args.remote.json {
             print_line(&json!({ "cancelled": args.id }).to_string())?;

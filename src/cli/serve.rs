@@ -28,7 +28,10 @@ pub(crate) fn main(args: ServeArgs, logs: &LogArgs) -> anyhow::Result<i32> {
     settings.notes.iter().for_each(|note| say(&format!("adjutant: {note}")));
     let config = &settings.config;
     if !config.listen.ip().is_loopback() && config.server.hosts.is_empty() {
-        return Ok(usage("an address that is not loopback needs --host NAME"));
+        return Ok(usage(&format!(
+            "{} is not loopback: give the name that it is asked for under with --host NAME",
+            config.listen
+        )));
     }
     drive::block_on(command(settings))
 }
@@ -63,7 +66,10 @@ async fn command(settings: Settings) -> anyhow::Result<i32> {
     let folder = store.as_ref().map(|store| store.path().to_owned());
     let beside = folder.as_ref().map(|folder| folder.join("admin-token"));
     let Some(file) = admin_token_file.or(beside) else {
-        bail!("without a store, name the file of the admin's token with --admin-token-file");
+        bail!(
+            "without a store, name the file of the admin's token with --admin-token-file; or name a \
+             store with --store DIR"
+        );
     };
     let admin = AdminToken::in_file(&file).with_context(|| format!("{}", file.display()))?;
     let sink = DataSink::default();

@@ -32,7 +32,8 @@ mod without {
     pub(crate) fn begin(config: &Config) -> anyhow::Result<(Option<Boxed>, Sending)> {
         if config.otlp_endpoint.is_some() {
             anyhow::bail!(
-                "this program was built without the feature `otlp`, so it sends no spans"
+                "otlp.endpoint is set, and this program was built without the feature `otlp`, so it \
+                 sends no spans"
             );
         }
         Ok((None, Sending))

@@ -12,11 +12,10 @@ use adjutant_actors::model::ids::{RunId, TaskId};
 use adjutant_actors::state::EngineState;
 use adjutant_actors::state::runs::RunStatus;
 use axum::http::StatusCode;
-use serde_json::json;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::engine::Engine;
-use crate::server::problem::Problem;
+use crate::server::problem::{Problem, Setting, shown};
 use crate::server::shelf::{DataKey, DataRecord, Shelf};
 use crate::server::{ServerCfg, on_shelf};
 use file::Folder;
@@ -98,9 +97,9 @@ fn key_of(text: &str) -> DataKey {
     }
 }
 
-fn full(what: &str) -> Problem {
+fn full(what: &str, setting: Setting) -> Problem {
     let detail = format!("the data plane has no room for more {what}");
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "data_full", detail).with("setting", json!("data"))
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "data_full", detail).because_of(setting)
 }
 
 impl Data {
@@ -181,8 +180,8 @@ impl Data {
         }
         match (records < bounds.records, held.saturating_add(bytes) <= bounds.bytes) {
             (true, true) => Ok(()),
-            (false, _) => Err(full("bodies")),
-            (true, false) => Err(full("bytes")),
+            (false, _) => Err(full("bodies", Setting::DataRecords)),
+            (true, false) => Err(full("bytes", Setting::DataBytes)),
         }
     }
 
@@ -217,7 +216,8 @@ impl Data {
         let found =
             on_shelf(self.shelf(), move |shelf| shelf.find_data(&key, scope.as_deref(), 1)).await?;
         found.into_iter().next().ok_or_else(|| {
-            Problem::new(StatusCode::NOT_FOUND, "data_not_found", "no such body is kept")
+            let detail = format!("no body {} is kept", shown(text));
+            Problem::new(StatusCode::NOT_FOUND, "data_not_found", detail)
         })
     }
 }

@@ -7,7 +7,7 @@
 use axum::http::header::{HOST, HeaderMap, ORIGIN};
 use axum::http::{StatusCode, Uri};
 
-use crate::server::problem::Problem;
+use crate::server::problem::{Problem, shown};
 
 /// Names under which a machine calls itself.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -31,14 +31,17 @@ impl Guard {
         let host = authority(uri, headers)?;
         let name = host_name(&host);
         if !is_loopback(&host) && !self.hosts.iter().any(|allowed| allowed == name) {
-            let detail = "the request names a host that is not on the list";
+            let detail =
+                format!("the request names the host {}, which is not on the list", shown(name));
             return Err(Problem::new(StatusCode::FORBIDDEN, "host_refused", detail));
         }
         for origin in headers.get_all(ORIGIN) {
             let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
             let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
             if own != Some(host.as_str()) && !self.origins.contains(&origin) {
-                let detail = "the request comes from a page of an origin that is not on the list";
+                let page = shown(&origin);
+                let detail =
+                    format!("the request comes from a page of {page}, which is not on the list");
                 return Err(Problem::new(StatusCode::FORBIDDEN, "origin_refused", detail));
             }
         }

@@ -21,7 +21,7 @@ use crate::server::browser;
 use crate::server::caller::{Authority, Bearer, Body, shown};
 use crate::server::links::{Bearing, NoLogin, Welcome};
 use crate::server::openapi::{LoggedIn, OperatorList, OperatorShown};
-use crate::server::problem::Problem;
+use crate::server::problem::{self, Problem};
 use crate::server::{App, Shared};
 
 /// The subprotocol of a link.
@@ -140,11 +140,12 @@ impl FromRequestParts<Shared> for Holder {
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let Ok(Path(sid)) = Path::<String>::from_request_parts(parts, app).await else {
-            return Err(unknown());
+            return Err(unknown(parts.uri.path()));
         };
         let offered = offered(&parts.headers);
         if offered.is_none() && by_cookie(app, parts)? {
-            return if app.links.show(&sid).is_some() { Ok(Self(sid)) } else { Err(unknown()) };
+            let known = app.links.show(&sid).is_some();
+            return if known { Ok(Self(sid)) } else { Err(unknown(&sid)) };
         }
         let bearer = match shown(&parts.headers) {
             Some(bearer) => bearer,
@@ -154,7 +155,7 @@ impl FromRequestParts<Shared> for Holder {
         match app.links.bearing(&sid, &bearer) {
             Some(Bearing::Holder) => Ok(Self(sid)),
             Some(_) if admin => Ok(Self(sid)),
-            None if admin => Err(unknown()),
+            None if admin => Err(unknown(&sid)),
             Some(Bearing::Other) => {
                 let detail = "the bearer is another login's";
                 Err(Problem::new(StatusCode::FORBIDDEN, "not_the_holder", detail))
@@ -174,8 +175,9 @@ fn by_cookie(app: &App, parts: &Parts) -> Result<bool, Problem> {
     Ok(!headers.contains_key(AUTHORIZATION) && browser::is_admin(app, &parts.method, headers)?)
 }
 
-pub(crate) fn unknown() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "operator_not_found", "there is no such login")
+pub(crate) fn unknown(sid: &str) -> Problem {
+    let detail = format!("there is no login {}", problem::shown(sid));
+    Problem::new(StatusCode::NOT_FOUND, "operator_not_found", detail)
 }
 
 /// The bearer that a browser brings as a subprotocol.
@@ -193,7 +195,7 @@ pub(crate) async fn read(
     State(app): State<Shared>,
     Holder(sid): Holder,
 ) -> Result<Json<Value>, Problem> {
-    app.links.show(&sid).map(Json).ok_or_else(unknown)
+    app.links.show(&sid).map(Json).ok_or_else(|| unknown(&sid))
 }
 
 /// Ends a login. What was asked of it is refused.

@@ -1,7 +1,7 @@
 //! What a refused request is told: RFC 9457 problem documents with a stable `code`.
 //!
 //! It maps and never decides. A caller's mistake is never a 500, and no text holds a secret: the
-//! engine's errors hold none, and nothing of a request's headers is repeated.
+//! engine's errors hold none, and of a request's headers Host and Origin alone are repeated.
 
 use adjutant_actors::errors::EngineError;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -10,8 +10,24 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICAT
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+pub(crate) use setting::Setting;
+
+mod setting;
+
 /// Media type of a problem document.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Characters of a caller's text that a refusal repeats, at most.
+const SHOWN: usize = 100;
+
+/// A caller's text as a refusal repeats it: its beginning, without what steers a terminal.
+pub(crate) fn shown(text: &str) -> String {
+    let mut start: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        start.push('…');
+    }
+    start
+}
 
 /// Why a request was refused or failed. It becomes a body once the request's id is known.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +38,7 @@ pub(crate) struct Problem {
     retryable: bool,
     /// Seconds after which to try again, where that helps.
     wait_secs: u64,
+    setting: Option<Setting>,
     fields: Map<String, Value>,
 }
 
@@ -30,7 +47,8 @@ impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let retryable =
             matches!(status.as_u16(), 408 | 429 | 503) || status == StatusCode::GATEWAY_TIMEOUT;
-        Self { status, code, detail: detail.into(), retryable, wait_secs: 1, fields: Map::new() }
+        let (detail, fields) = (detail.into(), Map::new());
+        Self { status, code, detail, retryable, wait_secs: 1, setting: None, fields }
     }
 
     /// Adds a field of its own; null is none.
@@ -39,6 +57,11 @@ impl Problem {
             self.fields.insert(name.to_owned(), value);
         }
         self
+    }
+
+    /// Names the setting that stands in the way, and says in the hint what to do with it.
+    pub(crate) fn because_of(self, setting: Setting) -> Self {
+        Self { setting: Some(setting), ..self }
     }
 
     /// The same under another status.
@@ -112,8 +135,13 @@ impl Problem {
         body.insert("detail".to_owned(), self.detail.clone().into());
         body.insert("code".to_owned(), self.code.into());
         body.insert("retryable".to_owned(), self.retryable.into());
-        if let Some(hint) = hint(self.code) {
-            body.insert("hint".to_owned(), hint.into());
+        if let Some(setting) = self.setting {
+            body.insert("setting".to_owned(), setting.key().into());
+        }
+        let hints = hint(self.code).map(str::to_owned).into_iter();
+        let hints: Vec<_> = hints.chain(self.setting.map(Setting::advice)).collect();
+        if !hints.is_empty() {
+            body.insert("hint".to_owned(), hints.join(", or ").into());
         }
         body
     }
@@ -255,13 +283,11 @@ fn hint(code: &str) -> Option<&'static str> {
         "operator_gone" => "log in anew: POST /v1/operators",
         "key_conflict" => "use another Idempotency-Key, or repeat the first request exactly",
         "table_full" | "task_limit_exceeded" => "try again once tasks are settled",
-        "program_not_allowed" => "name the program in the setting `programs` (--program)",
         "agent_unknown" => "name a blueprint and an agent: POST /v1/tasks/{id}/dispatch",
         "blueprint_archived" => "take it back first: POST /v1/blueprints/{id}/unarchive",
         "cursor_expired" => "begin the list anew, without `after`",
-        "data_full" => "wait until runs have ended, or raise the bounds of the data plane",
-        "too_many_runs" => "try again once runs have ended, or raise the setting `runs`",
-        "too_many_dispatches" => "try again once attempts have ended, or raise the setting",
+        "data_full" | "too_many_runs" => "try again once runs have ended",
+        "too_many_dispatches" => "try again once attempts have ended",
         "busy" | "busy_after_retry" | "too_many_streams" => "try again shortly",
         "stopped" => "the server is going down; try again once it is back",
         "journal" => "look at the store with `adjutant fsck`",

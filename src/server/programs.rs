@@ -17,7 +17,7 @@ use crate::blueprint::{
 use crate::engine::Engine;
 use crate::server::ServerCfg;
 use crate::server::blueprints;
-use crate::server::problem::Problem;
+use crate::server::problem::{Problem, Setting};
 use crate::server::runs::Source;
 
 /// What a shell line runs in.
@@ -113,7 +113,7 @@ fn allowed(blueprint: &Blueprint, programs: &[String]) -> Result<(), Problem> {
         first["why"].as_str().unwrap_or_default(),
     );
     let problem = Problem::new(StatusCode::FORBIDDEN, "program_not_allowed", detail);
-    Err(problem.with("refused", json!(refused)).with("setting", json!("programs")))
+    Err(problem.with("refused", json!(refused)).because_of(Setting::Programs))
 }
 
 /// Why a program is not run. What decides which file is run must not come from outside either.

@@ -1,5 +1,6 @@
 //! Questions to the senior: what is open, and the answers.
 
+use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::ResumeKey;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -11,7 +12,7 @@ use utoipa::ToSchema;
 use crate::server::caller::{Authority, Body};
 use crate::server::openapi::QuestionList;
 use crate::server::problem::Problem;
-use crate::server::{Shared, parse};
+use crate::server::{App, Shared, parse};
 
 /// Questions in one list, at most.
 pub(crate) const LIST_MAX: usize = 1000;
@@ -52,6 +53,23 @@ pub(crate) async fn answer(
     Path(key): Path<String>,
     Body(body): Body<Answer>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.answer_as(authority.caller(), parse::<ResumeKey>(&key)?, body.answer).await?;
+    give(&app, &authority, parse(&key)?, body.answer).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Answers, and names the question where none such is open.
+pub(crate) async fn give(
+    app: &App,
+    who: &Authority,
+    key: ResumeKey,
+    answer: Value,
+) -> Result<(), Problem> {
+    let given = app.engine.answer_as(who.caller(), key, answer).await;
+    given.map_err(|error| match error {
+        EngineError::ResumeKeyNotFound => {
+            let detail = format!("no open question has the key {key}");
+            Problem::new(StatusCode::NOT_FOUND, "question_not_found", detail)
+        }
+        error => error.into(),
+    })
 }

@@ -3,7 +3,7 @@
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower_http::limit::RequestBodyLimitLayer;
@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 
 #[cfg(feature = "mcp")]
 use crate::server::mcp;
-use crate::server::problem::Problem;
+use crate::server::problem::{Problem, shown};
 use crate::server::{
     REQUEST_ID, Shared, aliases, blueprints, browser, data, dispatch, doctor, events, health,
     lists, metrics, openapi, operators, page, questions, runs, sessions, supervision, tasks,
@@ -89,10 +89,15 @@ pub(crate) fn router(app: Shared) -> Router {
         .merge(held)
         .layer(own)
         .merge(data)
-        .fallback(async || Problem::of_status(StatusCode::NOT_FOUND, "there is no such route"))
+        .fallback(no_route)
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), enter))
         .with_state(app)
+}
+
+async fn no_route(method: Method, uri: Uri) -> Problem {
+    let detail = format!("there is no route {} {}", shown(method.as_str()), shown(uri.path()));
+    Problem::of_status(StatusCode::NOT_FOUND, detail)
 }
 
 /// The outermost layer: gives the request its id, looks at Host and Origin, and turns whatever was

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::blueprint::{Blueprint, Program, RunOptions, kept};
 use crate::engine::Engine;
 use crate::engine::pauses::Pauses;
-use crate::server::problem::Problem;
+use crate::server::problem::{Problem, Setting};
 use crate::server::programs;
 use crate::server::shelf::ClaimedRun;
 use crate::server::{ServerCfg, on_shelf};
@@ -173,7 +173,7 @@ impl Runs {
         if live.len() >= self.cfg.runs {
             let detail = format!("{} runs are carried on, as many as may be", live.len());
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_runs", detail)
-                .with("setting", json!("runs")));
+                .because_of(Setting::LiveRuns));
         }
         let entry = Arc::new(Live::new(id, Arc::downgrade(&self.live)));
         live.insert(id, entry.clone());

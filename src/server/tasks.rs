@@ -37,6 +37,7 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
 #[serde(deny_unknown_fields)]
 pub(crate) struct Start {
     agent: String,
+    /// What is asked: the prompt of the first attempt, and of later ones that get none of their own.
     directive: String,
     #[schema(value_type = Option<String>)]
     parent: Option<TaskId>,

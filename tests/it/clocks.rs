@@ -121,3 +121,28 @@ async fn a_clock_before_1970_refuses_what_needs_it_and_breaks_nothing() {
     run.await.unwrap().unwrap();
     world.at_rest().await;
 }
+
+#[tokio::test]
+async fn a_token_may_come_from_sixty_seconds_ahead_and_no_more() {
+    let clock = Jumping::new();
+    let world = world(&clock).await;
+    let issued = world.operator.issued_at;
+    clock.set(issued - SKEW);
+    assert!(world.engine.heartbeat(&world.operator).await.is_ok());
+    clock.set(issued - SKEW - 1);
+    let early = world.engine.heartbeat(&world.operator).await;
+    assert_eq!(early, Err(EngineError::TokenExpired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_less_than_a_second_says_a_second_and_ends_when_it_was_to() {
+    let clock = Jumping::new();
+    let world = world(&clock).await;
+    let short = Duration::from_millis(300);
+    let token = world.engine.attach("guest", Role::Operator, short).await.unwrap();
+    assert_eq!(token.expire_at - token.issued_at, 1);
+    tokio::time::sleep(Duration::from_millis(299)).await;
+    assert!(world.engine.heartbeat(&token).await.is_ok());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(world.engine.heartbeat(&token).await, Err(EngineError::TokenExpired));
+}

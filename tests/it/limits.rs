@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use adjutant::{
-    ContentRef, Engine, EngineCfg, EngineError, Event, InProcSpawner, OutputEvent, Role,
-    TaskOptions, TaskSpec, WorkerResult,
+    AttemptEnd, ContentRef, Engine, EngineCfg, EngineError, Event, InProcSpawner, Now, OutputEvent,
+    Role, TaskOptions, TaskSpec, TaskStatus, WorkerResult,
 };
 use serde_json::json;
 
@@ -239,4 +239,80 @@ async fn what_is_too_old_is_swept_back_to_the_baseline() {
     };
     assert_eq!(world.engine.with_state("count", counts).await, Ok((0, 3, 3)));
     world.audit().await;
+}
+
+#[tokio::test]
+async fn a_large_chunk_is_kept_whole_and_events_tell_its_size() {
+    let mut cfg = calm();
+    cfg.limits.inline_bytes = 100;
+    let world = World::with(cfg).await;
+    let mut spawner = InProcSpawner::new();
+    spawner.register("wide", |call: adjutant::WorkerInvocation| async move {
+        let sink = call.sink.unwrap();
+        for wide in [98, 99] {
+            sink.emit(OutputEvent::Partial { chunk: json!("z".repeat(wide)) }).await.unwrap();
+        }
+        let content = ContentRef::inline(json!(1));
+        let long = OutputEvent::Artifact { name: "n".repeat(101), content };
+        let refused = sink.emit(long).await;
+        assert!(matches!(refused, Err(EngineError::ValueTooLarge { .. })), "{refused:?}");
+        Ok(WorkerResult { value: json!(1), ok: true })
+    });
+    let spawner: std::sync::Arc<dyn adjutant::SpawnerAdapter> = std::sync::Arc::new(spawner);
+    let task = world.start("wide").await;
+    assert!(world.run(task, &spawner).await.unwrap().is_ok());
+    let kept = world.engine.output_tail(&task, 1).await;
+    assert_eq!(kept[1], OutputEvent::Partial { chunk: json!("z".repeat(99)) });
+    let shown = world.events().await.into_iter().filter_map(|record| match record.event {
+        Event::WorkerOutput { event: OutputEvent::Partial { chunk }, .. } => Some(chunk),
+        _ => None,
+    });
+    let shown: Vec<_> = shown.collect();
+    assert_eq!(shown, [json!("z".repeat(98)), json!({ "omitted_bytes": 101 })]);
+}
+
+#[tokio::test]
+async fn attempts_of_a_task_are_capped() {
+    let mut cfg = calm();
+    cfg.limits.attempts_per_task = 2;
+    let world = World::with(cfg).await;
+    let task = world.start("block").await;
+    for _ in 0..2 {
+        let outcome = world.run(task, &agents()).await.unwrap();
+        assert_eq!(outcome, Ok(adjutant::DispatchOutcome::Blocked(json!("no"))));
+    }
+    let full = world.run(task, &agents()).await.unwrap();
+    let what = "attempts of the task";
+    assert_eq!(full, Err(EngineError::TableFull { what, current: 2, max: 2 }));
+    assert_eq!(world.status(task).await, TaskStatus::Blocked);
+    world.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_sweep_puts_off_what_stays_to_the_next_one() {
+    let mut cfg = calm();
+    cfg.retention.settled_age = Duration::ZERO;
+    cfg.retention.session_age = Duration::ZERO;
+    cfg.retention.sweep_interval = Duration::from_secs(3600);
+    let world = World::with(cfg).await;
+    let (engine, operator) = (&world.engine, &world.operator);
+    let parent = world.start("block").await;
+    let (worker, run) = crate::rights::at_work(&world, parent).await;
+    let child = engine.start_task(&worker, TaskSpec::new("any", "x")).await.unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    let gone = engine.attach("gone", Role::Observer, day).await.unwrap();
+    engine.detach(&gone).await.unwrap();
+    let now = Now { unix: 4_000_000_000, ms: 1_000_000 };
+    let sweep = move |state: &mut adjutant::EngineState| {
+        let broke = AttemptEnd::Failed("it broke".into());
+        state.finish_attempt(parent, 1, broke, Now { unix: now.unix, ms: now.ms - 1 });
+        (state.sweep(now, 64), state.session_count())
+    };
+    // The parent stays for its open sub-task, the session for its token.
+    let swept = engine.with_state("sweep", sweep).await.unwrap();
+    assert_eq!(swept, (false, 4), "whether there is more to sweep, and the sessions");
+    assert!(engine.read_task_state(operator, &parent).await.is_ok());
+    assert!(engine.read_task_state(operator, &child).await.is_ok());
+    world.audit().await;
+    drop(run);
 }

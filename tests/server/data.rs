@@ -47,7 +47,8 @@ async fn a_body_is_read_by_its_id_its_hash_and_its_name() {
     assert_eq!(page.status(), 201);
     let read = desk.get("/v1/data/page", &admin).await;
     assert_eq!(read.headers()["content-type"], "application/octet-stream");
-    problem(desk.get("/v1/data/none", &admin).await, 404, "data_not_found").await;
+    let told = problem(desk.get("/v1/data/none", &admin).await, 404, "data_not_found").await;
+    assert_eq!(told["detail"], "no body none is kept");
 }
 
 #[tokio::test]
@@ -141,7 +142,7 @@ async fn the_oldest_goes_first_but_not_what_an_unsettled_task_may_need() {
     assert_eq!(desk.get(&path, &desk.admin).await.text().await.unwrap(), "0123456789");
     let told = emit(&desk, "/v1/data/r", &desk.admin, vec![1; 25]).await;
     let told = problem(told, 429, "data_full").await;
-    assert_eq!(told["setting"], "data");
+    assert_eq!(told["setting"], "data.bytes");
     emit(&desk, "/v1/worker/submit", &attempt.given.handle, "done").await;
     attempt.end().await;
     id(emit(&desk, "/v1/data/r", &desk.admin, vec![1; 25]).await).await;

@@ -135,7 +135,7 @@ async fn a_dispatch_too_many_is_refused_until_those_before_it_have_begun() {
     let told = problem(told, 429, "too_many_dispatches").await;
     assert_eq!(
         (&told["retryable"], &told["setting"]),
-        (&json!(true), &json!("waiting_dispatches"))
+        (&json!(true), &json!("limits.waiting_dispatches"))
     );
     gate.add_permits(1);
     assert_eq!(held(&desk, &first).await["status"], "pass");
@@ -173,7 +173,8 @@ async fn a_dispatch_that_waits_for_a_resume_holds_its_place_and_is_known_though_
     let path = format!("/v1/tasks/{other}/dispatch");
     loop {
         let told = desk.post(&path, &desk.admin, &long).await;
-        if problem(told, 429, "too_many_dispatches").await["setting"] == "waiting_dispatches" {
+        if problem(told, 429, "too_many_dispatches").await["setting"] == "limits.waiting_dispatches"
+        {
             break;
         }
         assert!(!client.is_finished(), "its client was answered and the place is free");
@@ -220,5 +221,5 @@ async fn whatever_documents_come_what_is_kept_of_them_is_bounded() {
     problem(retry(&tasks[1]).await, 409, "agent_unknown").await;
     let (_, told) = dispatched(&desk, &document(4, 30_000), "no").await;
     let told = problem(told, 429, "too_many_dispatches").await;
-    assert_eq!(told["setting"], "dispatch_bytes");
+    assert_eq!(told["setting"], "limits.dispatch_bytes");
 }

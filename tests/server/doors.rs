@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use adjutant::ResumeKey;
 use adjutant::server::ServerCfg;
 use reqwest::Method;
 use serde_json::json;
@@ -58,10 +59,12 @@ async fn a_rebound_name_and_a_foreign_page_are_refused_on_every_route() {
     let desk = Desk::new().await;
     for (method, path) in guarded() {
         let rebound = desk.ask(method.clone(), &path, &desk.admin).header("host", "evil.example");
-        problem(rebound.send().await.unwrap(), 403, "host_refused").await;
+        let told = problem(rebound.send().await.unwrap(), 403, "host_refused").await;
+        assert!(told["detail"].as_str().unwrap().contains("evil.example"), "{told}");
         for origin in ["http://evil.example", "null", "http://localhost:1"] {
             let page = desk.ask(method.clone(), &path, &desk.admin).header("origin", origin);
-            problem(page.send().await.unwrap(), 403, "origin_refused").await;
+            let told = problem(page.send().await.unwrap(), 403, "origin_refused").await;
+            assert!(told["detail"].as_str().unwrap().contains(origin), "{told}");
         }
     }
 }
@@ -77,8 +80,14 @@ async fn the_servers_own_page_is_let_in() {
 async fn a_callers_mistakes_are_told_as_problems() {
     let desk = Desk::new().await;
     let operator = desk.session("operator").await;
-    problem(desk.get("/nowhere", &operator).await, 404, "route_not_found").await;
+    let told = problem(desk.get("/nowhere?x=1", &operator).await, 404, "route_not_found").await;
+    assert_eq!(told["detail"], "there is no route GET /nowhere");
     problem(desk.get("/v1/tasks/nonsense", &operator).await, 400, "invalid_argument").await;
+    let key = ResumeKey::from_bits(7);
+    let path = format!("/v1/questions/{key}/answer");
+    let told = desk.post(&path, &desk.admin, &json!({ "answer": 1 })).await;
+    let told = problem(told, 404, "question_not_found").await;
+    assert_eq!(told["detail"], format!("no open question has the key {key}"));
     let wrong = desk.ask(Method::PUT, "/v1/tasks", &operator).send().await.unwrap();
     assert_eq!(wrong.headers()["allow"], "POST,GET,HEAD");
     problem(wrong, 405, "method_not_allowed").await;

@@ -64,7 +64,9 @@ async fn a_login_is_shown_to_its_holder_and_the_admin() {
     assert!(!shown.to_string().contains(&login.token));
     problem(desk.get(&path, &other.token).await, 403, "not_the_holder").await;
     problem(desk.get(&path, "opr-guess").await, 401, "unauthenticated").await;
-    problem(desk.get("/v1/operators/op-1", &desk.admin).await, 404, "operator_not_found").await;
+    let told = desk.get("/v1/operators/op-1", &desk.admin).await;
+    let told = problem(told, 404, "operator_not_found").await;
+    assert_eq!(told["detail"], "there is no login op-1");
 }
 
 #[tokio::test]

@@ -157,7 +157,9 @@ async fn more_runs_than_may_be_are_refused_until_one_has_ended() {
     let body = json!({ "blueprint": one_step(&gated()), "input": { "x": 1 } });
     let begun: Value = desk.post("/v1/runs", &desk.admin, &body).await.json().await.unwrap();
     let told = problem(desk.post("/v1/runs", &desk.admin, &body).await, 429, "too_many_runs").await;
-    assert_eq!((&told["setting"], &told["retryable"]), (&json!("runs"), &json!(true)));
+    assert_eq!((&told["setting"], &told["retryable"]), (&json!("limits.live_runs"), &json!(true)));
+    let hint = "try again once runs have ended, or raise the setting `limits.live_runs`";
+    assert_eq!(told["hint"], hint);
     gate.add_permits(2);
     held(&desk, &begun["run_id"]).await;
     let next = desk.post("/v1/runs?wait=20", &desk.admin, &body).await;
@@ -205,7 +207,7 @@ async fn a_blueprint_over_the_wire_reads_no_file_and_runs_no_program_that_is_not
         let told = problem(told, 403, "program_not_allowed").await;
         assert_eq!(
             (&told["setting"], &told["refused"][0]["agent"]),
-            (&json!("programs"), &json!("cat"))
+            (&json!("programs.allow"), &json!("cat"))
         );
     }
     let programs = vec!["cat".to_owned()];

@@ -128,6 +128,8 @@ async fn a_question_is_listed_and_answered_from_the_command_line() {
     assert_eq!(listed["question"], "go on?");
     let wrong = ask(&store, &["answer", "R-nothing", "yes"]);
     assert_eq!(wrong.status.code(), Some(3));
+    let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(told.contains("no open question begins with R-nothing"), "{told}");
     let key = listed["key"].as_str().unwrap();
     let answered = ask(&store, &["answer", &key[..8], "{\"yes\": 1}", "--json"]);
     assert_eq!(json_of(&answered)["answer"], json!({ "yes": 1 }));
@@ -356,8 +358,29 @@ fn settings_are_shown_with_their_origins_and_a_mistake_is_told() {
     assert_eq!(of("server.listen"), (json!("127.0.0.1:7777"), json!("default")));
     assert_eq!(of("otlp.headers").0, "(hidden)");
     assert!(!shown.to_string().contains("hush"));
-    let told = ask(&store, &["serve", "--set", "server.straems=1"]);
-    assert_eq!(told.status.code(), Some(2));
-    let told = String::from_utf8_lossy(&told.stderr).into_owned();
-    assert!(told.contains("the nearest one is server.streams"), "{told}");
+    let mistakes = [
+        (&["serve", "--set", "server.straems=1"][..], "the nearest one is server.streams"),
+        (&["serve", "--listen", "0.0.0.0:0"], "0.0.0.0:0 is not loopback"),
+        (&["cancel", "run 1"], "an id has letters, digits and `-`"),
+    ];
+    for (args, why) in mistakes {
+        let told = ask(&store, args);
+        assert_eq!(told.status.code(), Some(2), "{args:?}");
+        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(told.contains(why), "{told}");
+    }
+}
+
+#[test]
+fn a_server_whose_place_for_stores_cannot_be_used_says_why_it_ends() {
+    let (folder, store) = folder();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let mut serve = program(&store, &["serve", "--listen", "127.0.0.1:0"]);
+    serve.env_remove("ADJUTANT_STORE").env("XDG_STATE_HOME", &file);
+    let ended = serve.output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let why = format!("nothing is kept: the store at {}", file.join("adjutant").display());
+    assert!(told.contains(&why) && told.contains("--admin-token-file"), "{told}");
 }

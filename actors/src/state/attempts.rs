@@ -138,15 +138,7 @@ impl EngineState {
         if let Some(attempt) = before {
             return Ok(Begin::Known(attempt));
         }
-        let record = self.task_record(id)?;
-        let (status, root) = (record.status, record.root);
-        if record.live || !may_dispatch(status) {
-            return Err(EngineError::transition(id, status, "be dispatched"));
-        }
-        if status.is_settled() {
-            self.check_live(root)?;
-        }
-        self.check_token_room()?;
+        self.check_room_for_attempt(id)?;
         if self.counters.paused {
             return Ok(Begin::Paused(Box::new(new)));
         }
@@ -186,6 +178,22 @@ impl EngineState {
         Ok(Begin::Begun(Plan { task: id, attempt, spec, session }))
     }
 
+    /// Refuses a dispatch that the task's status, or a limit, forbids.
+    fn check_room_for_attempt(&self, id: TaskId) -> Result<(), EngineError> {
+        let record = self.task_record(id)?;
+        if record.live || !may_dispatch(record.status) {
+            return Err(EngineError::transition(id, record.status, "be dispatched"));
+        }
+        let (current, max) = (u64::from(record.attempt), self.rules.limits.attempts_per_task);
+        if current >= max {
+            return Err(EngineError::TableFull { what: "attempts of the task", current, max });
+        }
+        if record.status.is_settled() {
+            self.check_live(record.root)?;
+        }
+        self.check_token_room()
+    }
+
     /// Stores one more worker token for the task's live attempt; it dies with the attempt.
     ///
     /// # Errors
@@ -204,14 +212,19 @@ impl EngineState {
         }
         let (attempt, session) = (record.attempt, record.session);
         self.check_token_room()?;
-        let minted = self.attempts.get(&(task, attempt)).map_or(0, |record| record.tokens.len());
-        if minted > MINTED_TOKENS_MAX {
-            let (current, max) = (minted as u64, MINTED_TOKENS_MAX as u64);
+        let held = self.attempts.get(&(task, attempt)).map_or(&[][..], |record| &record.tokens);
+        let usable = |token: &&TokenFingerprint| {
+            self.tokens.get(token).is_some_and(|record| !record.revoked)
+        };
+        let mut tokens: Vec<_> = held.iter().filter(usable).copied().collect();
+        if tokens.len() > MINTED_TOKENS_MAX {
+            let (current, max) = (tokens.len() as u64, MINTED_TOKENS_MAX as u64);
             return Err(EngineError::TableFull { what: "tokens of one attempt", current, max });
         }
         self.spend(&grant)?;
+        tokens.push(token.signed.fingerprint);
         if let Some(record) = self.attempts.get_mut(&(task, attempt)) {
-            record.tokens.push(token.signed.fingerprint);
+            record.tokens = tokens;
         }
         self.store_token(token, session, Some((task, attempt)));
         Ok(attempt)
@@ -305,29 +318,6 @@ impl EngineState {
             Event::TaskAttemptCompleted { task_id: task, attempt, result: shown.clone() },
         );
         self.settle(task, ok, value, shown, now);
-    }
-
-    /// Gives a task its verdict: result, status, event. The caller has ended the attempt.
-    pub(crate) fn settle(
-        &mut self,
-        task: TaskId,
-        ok: bool,
-        value: Arc<Value>,
-        shown: Value,
-        now: Now,
-    ) {
-        if let Some(record) = self.tasks.get_mut(&task) {
-            record.last_result = Some(value);
-        }
-        let next = if ok { TaskStatus::Pass } else { TaskStatus::Blocked };
-        if self.move_task(task, next, "be decided", now).is_ok() {
-            let event = if ok {
-                Event::TaskPass { task_id: task, result: shown }
-            } else {
-                Event::TaskBlocked { task_id: task, result: shown }
-            };
-            self.record(now, event);
-        }
     }
 
     /// The attempt is no longer live; its secrets end with it. The worker is not told.

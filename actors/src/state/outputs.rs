@@ -1,4 +1,4 @@
-//! Outputs: what workers send, large bodies kept once, prompts, and the payload that is pulled.
+//! Outputs: what workers send, and large bodies, each kept once.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::errors::EngineError;
 use crate::model::event::Event;
 use crate::model::ids::TaskId;
 use crate::model::measure::{measure, measure_text};
-use crate::model::output::{ContentRef, OutputEvent, WorkerPayload};
+use crate::model::output::{ContentRef, OutputEvent};
 use crate::state::EngineState;
 use crate::state::attempts::AttemptRecord;
 use crate::state::auth::{Access, Grant, Reach};
@@ -149,7 +149,7 @@ impl NewOutput {
     pub fn prepare(event: OutputEvent, limits: &Limits) -> Result<Self, EngineError> {
         let (record, bytes) = match event {
             OutputEvent::Artifact { name, content } => {
-                let named = measure_text("artifact name", &name, limits.prompt_bytes)?;
+                let named = measure_text("artifact name", &name, limits.inline_bytes)?;
                 let (body, bytes) = Body::new(content, limits)?;
                 (OutputRecord::Artifact { name, body }, bytes + named)
             }
@@ -246,7 +246,12 @@ impl EngineState {
         }
         let mut held = new.record;
         self.share_body(&mut held);
-        let event = held.event(Body::shown);
+        let event = match &held {
+            OutputRecord::Plain(OutputEvent::Partial { chunk }) => {
+                OutputEvent::Partial { chunk: self.shown_value(chunk, new.bytes) }
+            }
+            other => other.event(Body::shown),
+        };
         self.outputs.insert((task, attempt, place), Arc::new(held));
         self.record(now, Event::WorkerOutput { task_id: task, attempt, event });
     }
@@ -310,74 +315,6 @@ impl EngineState {
     #[must_use]
     pub fn body(&self, hash: &BodyHash) -> Option<Value> {
         self.bodies.get(hash).map(|record| (*record.value).clone())
-    }
-
-    /// The prompt of a task's current attempt, authorized.
-    ///
-    /// # Errors
-    /// Those of an authorization.
-    pub fn fetch_prompt(
-        &mut self,
-        access: Access,
-        task: TaskId,
-        now: Now,
-    ) -> Result<String, EngineError> {
-        self.fetch_payload(access, task, now).map(|payload| payload.prompt)
-    }
-
-    /// What the worker of a task's current attempt needs to start, authorized.
-    ///
-    /// # Errors
-    /// Those of an authorization.
-    pub fn fetch_payload(
-        &mut self,
-        access: Access,
-        task: TaskId,
-        now: Now,
-    ) -> Result<WorkerPayload, EngineError> {
-        let grant = self.check(access, Reach::Own(task), now)?;
-        let payload = self.payload(task)?;
-        self.spend(&grant)?;
-        Ok(payload)
-    }
-
-    fn payload(&self, task: TaskId) -> Result<WorkerPayload, EngineError> {
-        let record = self.task_record(task)?;
-        let attempt = record.attempt.max(1);
-        let held = self.attempts.get(&(task, attempt));
-        let prompt = held.and_then(|held| held.prompt.as_deref());
-        Ok(WorkerPayload {
-            task_id: task,
-            attempt,
-            agent: record.spec.agent.clone(),
-            system: held
-                .and_then(|held| held.system.clone())
-                .flatten()
-                .map(|text| text.to_string()),
-            prompt: prompt.unwrap_or(&record.spec.initial_directive).to_owned(),
-        })
-    }
-
-    /// Stores the rendered system prompt of an attempt.
-    ///
-    /// # Errors
-    /// `TaskNotFound`; `InvalidTransition` for an attempt that never began.
-    pub fn bake_system_prompt(
-        &mut self,
-        task: TaskId,
-        attempt: u32,
-        system: Option<Arc<str>>,
-    ) -> Result<(), EngineError> {
-        let current = self.task_record(task)?.attempt;
-        let Some(record) = self.attempts.get_mut(&(task, attempt)) else {
-            return Err(EngineError::InvalidTransition(format!(
-                "attempt {attempt} of task {task} has not begun: the newest is {current}"
-            )));
-        };
-        self.counters.marks += 1;
-        record.system = Some(system);
-        record.texts_mark = self.counters.marks;
-        Ok(())
     }
 }
 

@@ -59,7 +59,13 @@ impl EngineState {
     /// task waits while sub-tasks of it are remembered: through it these are reached by a cancel,
     /// and by the workers above.
     fn forget_task(&mut self, id: TaskId, now: Now, budget: &mut usize) {
-        let Some(record) = self.tasks.get(&id) else { return };
+        let Some(record) = self.tasks.get(&id) else {
+            // Every caller looks at the first in the line.
+            if let Some(first) = self.settled.first().copied() {
+                self.settled.remove(&first);
+            }
+            return;
+        };
         let (since, attempts) = (record.settled_ms, record.attempt);
         let (parent, session, key) = (record.parent, record.session, record.key.clone());
         let step = record.step.clone();
@@ -105,19 +111,19 @@ impl EngineState {
     }
 
     /// Where in the line a task is looked at again, if it may not be forgotten now: behind a
-    /// sub-task that waits there too, else at the end.
+    /// sub-task that waits there too, else at the end, which this sweep does not reach.
     fn stays_until(&self, id: TaskId, now: Now) -> Option<u64> {
         let record = self.tasks.get(&id)?;
         let (first, last) = (TaskId::from_bits(0), TaskId::from_bits(u128::MAX));
         let Some((_, child)) = self.children.range((id, first)..=(id, last)).next().copied() else {
-            return (record.tree_live > 0).then_some(now.ms);
+            return (record.tree_live > 0).then_some(now.ms + 1);
         };
         let waits = self.tasks.get(&child).filter(|child| child.status.is_settled());
         Some(match waits {
             Some(waits) if !self.is_pinned(child) => {
                 waits.settled_ms.max(record.settled_ms).saturating_add(1)
             }
-            _ => now.ms,
+            _ => now.ms + 1,
         })
     }
 
@@ -125,6 +131,10 @@ impl EngineState {
     fn forget_attempt(&mut self, task: TaskId, attempt: u32, budget: &mut usize) -> bool {
         let Some(record) = self.attempts.get(&(task, attempt)) else { return true };
         let mut left = record.outputs;
+        if *budget == 0 {
+            return false;
+        }
+        *budget -= 1;
         while left > 0 && *budget > 0 {
             left -= 1;
             *budget -= 1;
@@ -200,9 +210,10 @@ impl EngineState {
         let Some(record) = self.sessions.get(&id) else { return };
         let usable = self.tokens.get(&record.token).is_some_and(|token| !token.revoked);
         if usable {
-            self.idle_sessions.insert((now.ms, id));
+            let later = now.ms + 1;
+            self.idle_sessions.insert((later, id));
             if let Some(record) = self.sessions.get_mut(&id) {
-                record.idle_since_ms = now.ms;
+                record.idle_since_ms = later;
             }
         } else {
             self.sessions.remove(&id);

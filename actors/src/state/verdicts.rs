@@ -1,6 +1,8 @@
-//! Verdicts from outside: operators' marks, a senior's override, and the next directive.
+//! Verdicts: what gives a task one, operators' marks, a senior's override, and the next directive.
 
 use std::sync::Arc;
+
+use serde_json::Value;
 
 use crate::errors::EngineError;
 use crate::model::event::Event;
@@ -59,6 +61,29 @@ impl EngineState {
         let shown = self.shown_value(&value.value, value.bytes);
         self.settle(task, ok, value.value, shown, now);
         Ok(())
+    }
+
+    /// Gives a task its verdict: result, status, event. The caller has ended the attempt.
+    pub(crate) fn settle(
+        &mut self,
+        task: TaskId,
+        ok: bool,
+        value: Arc<Value>,
+        shown: Value,
+        now: Now,
+    ) {
+        if let Some(record) = self.tasks.get_mut(&task) {
+            record.last_result = Some(value);
+        }
+        let next = if ok { TaskStatus::Pass } else { TaskStatus::Blocked };
+        if self.move_task(task, next, "be decided", now).is_ok() {
+            let event = if ok {
+                Event::TaskPass { task_id: task, result: shown }
+            } else {
+                Event::TaskBlocked { task_id: task, result: shown }
+            };
+            self.record(now, event);
+        }
     }
 
     /// Sets the prompt of the next attempt.

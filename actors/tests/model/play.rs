@@ -20,6 +20,7 @@ pub(crate) fn rules(seed: u64) -> Rules {
     let pick = |tight: u64, wide: u64| if roomy { wide } else { tight };
     let limits = Limits {
         inline_bytes: 24,
+        attempts_per_task: pick(3, 50),
         outputs_per_attempt: pick(3, 50),
         output_bytes_per_attempt: pick(120, 10_000),
         children_per_task: pick(2, 50),

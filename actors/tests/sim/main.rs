@@ -2,8 +2,8 @@
 //!
 //! One thread, a paused clock, and one row of numbers, so a seed is a run. Each seed runs twice and
 //! must leave the same trace; what the state actor ran is played again on the oracle of the model;
-//! at the end nobody waits and nothing lives. `ADJUTANT_SIM_SEEDS` makes it longer, `ADJUTANT_SIM_SEED`
-//! runs one seed alone.
+//! at the end nobody waits and nothing lives. `.ci/simulate` runs more seeds than this does by itself, or
+//! one alone.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
@@ -348,8 +348,7 @@ fn report(seed: u64, size: Size, failure: (String, Vec<String>)) -> ! {
     drop(std::panic::take_hook());
     let tail = trace[trace.len().saturating_sub(60)..].join("\n  ");
     panic!(
-        "seed {seed}, {:?}: {why}\n\nthe end of its trace:\n  {tail}\n\nagain: ADJUTANT_SIM_SEED={seed} \
-         cargo test -p adjutant-actors --features conformance,simulation --test sim\n",
+        "seed {seed}, {:?}: {why}\n\nthe end of its trace:\n  {tail}\n\nagain: .ci/simulate --seed {seed}\n",
         Plan::of(seed, size),
     )
 }
@@ -361,6 +360,7 @@ fn every_seed_leaves_the_same_trace_twice_agrees_with_the_oracle_and_comes_to_re
     let size = Size { clients: 4, steps: 25 };
     let one = std::env::var("ADJUTANT_SIM_SEED").ok().map(|seed| seed.parse().unwrap());
     let seeds = one.map_or(0..number("ADJUTANT_SIM_SEEDS", 300), |seed| seed..seed + 1);
+    let began = tokio::time::Instant::now();
     let (mut turns, mut met) = (0, [0; MET.len()]);
     for seed in seeds.clone() {
         match check(Plan::of(seed, size), &mut met) {
@@ -370,6 +370,7 @@ fn every_seed_leaves_the_same_trace_twice_agrees_with_the_oracle_and_comes_to_re
     }
     let seeds = seeds.count();
     let met: Vec<_> = MET.iter().zip(met).collect();
-    println!("{seeds} seeds, {turns} turns, each twice; met: {met:?}");
+    let rate = 2.0 * turns as f64 / began.elapsed().as_secs_f64();
+    println!("{seeds} seeds, {turns} turns, each twice, {rate:.0} a second; met: {met:?}");
     assert!(seeds < 300 || met.iter().all(|(_, count)| *count > 0), "never met: {met:?}");
 }

@@ -8,7 +8,8 @@ const FIND: &str = "\
 The server is the one named with --server, else the one that serves the user's own store (or that of --store). \
 Its token is found beside that store.
 
-Exit codes: 3 what was named is not there, 4 it stands against what is there, 7 no server answers.";
+Exit codes: 3 what was named is not there, 4 what was asked stands against what is there (of `run` and `resume`, 4 is \
+a run that is left open), 7 no server answers.";
 
 /// Which server, and who asks.
 #[derive(Debug, Clone, clap::Args)]
@@ -99,5 +100,5 @@ pub(crate) struct DoctorArgs {
 /// An id, which goes into a path as it is.
 fn id(text: &str) -> Result<String, &'static str> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    plain.then(|| text.to_owned()).ok_or("is no id")
+    plain.then(|| text.to_owned()).ok_or("an id has letters, digits and `-`, such as T-… or run-…")
 }

@@ -14,7 +14,7 @@ use crate::cli::log::Format;
 use crate::cli::settings::value::{Kind, Value};
 
 /// Everything that the program can be told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) admin_token_file: Option<PathBuf>,

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use adjutant_actors::model::ids::TaskId;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::blueprint::{Program, kept};
-use crate::server::problem::Problem;
+use crate::server::problem::{Problem, Setting};
 
 /// Tasks whose agent is remembered for a retry; the oldest go first.
 const REMEMBERED: usize = 10_000;
@@ -133,7 +133,7 @@ impl Dispatched {
     pub(crate) fn wait(&self, prompt: Option<&str>) -> Result<Waiting, Problem> {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             let detail = format!("{} dispatches wait for their agents already", self.waiting);
-            return Err(too_many(detail, "waiting_dispatches"));
+            return Err(too_many(detail, Setting::WaitingDispatches));
         };
         let charge = self.charge(prompt.map_or(0, str::len))?;
         Ok(Waiting(Arc::new(Mutex::new(Some((place, charge))))))
@@ -148,7 +148,7 @@ impl Dispatched {
         }
         if !fits(self.used.load(Ordering::Acquire)) {
             let detail = format!("dispatches keep {} bytes at most", self.bytes);
-            return Err(too_many(detail, "dispatch_bytes"));
+            return Err(too_many(detail, Setting::DispatchBytes));
         }
         self.used.fetch_add(bytes, Ordering::AcqRel);
         Ok(Charge { bytes, used: self.used.clone() })
@@ -196,13 +196,14 @@ impl Dispatched {
     }
 }
 
-fn too_many(detail: String, setting: &str) -> Problem {
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_dispatches", detail)
-        .with("setting", json!(setting))
+fn too_many(detail: String, setting: Setting) -> Problem {
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_dispatches", detail).because_of(setting)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::blueprint::{Functions, compile, parse_blueprint};
     use crate::{Engine, EngineCfg};

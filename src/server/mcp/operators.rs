@@ -116,7 +116,7 @@ fn link(call: &Call, sid: &str, token: Option<&str>) -> Result<Arc<Link>, Proble
     let links = &call.app.links;
     links.link_to(sid).ok_or_else(|| match links.show(sid) {
         Some(_) => operators::gone(&call.app, sid),
-        None => operators::unknown(),
+        None => operators::unknown(sid),
     })
 }
 

@@ -1,7 +1,6 @@
 //! The questions to the senior as tools, and as questions to the client's own user.
 
 use adjutant_actors::errors::EngineError;
-use adjutant_actors::model::ids::ResumeKey;
 use rmcp::model::{
     ElicitRequest, ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema,
     InputRequest, InputRequests, InputRequiredResult, ProtocolVersion,
@@ -13,7 +12,7 @@ use serde_json::Value;
 use crate::server::mcp::tool::{Call, Effect, Entry, Reply};
 use crate::server::parse;
 use crate::server::problem::Problem;
-use crate::server::questions::LIST_MAX;
+use crate::server::questions::{self, LIST_MAX};
 
 /// The one field of the form in which a user answers.
 const FIELD: &str = "answer";
@@ -113,8 +112,7 @@ async fn answer(call: Call, given: Answer) -> Result<Reply<Answered>, Problem> {
 }
 
 async fn give(call: &Call, key: &str, answer: Value) -> Result<(), Problem> {
-    let key: ResumeKey = parse(key)?;
-    Ok(call.app.engine.answer_as(call.who.caller(), key, answer).await?)
+    questions::give(&call.app, &call.who, parse(key)?, answer).await
 }
 
 /// How a client's own user can be asked.

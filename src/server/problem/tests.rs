@@ -99,6 +99,27 @@ async fn the_body_carries_the_members_and_the_fields_of_the_error() {
 }
 
 #[test]
+fn every_setting_that_a_refusal_may_name_is_there_and_stands_in_its_hint() {
+    let page = include_str!("../../../docs/settings.md");
+    for setting in Setting::ALL {
+        let key = setting.key();
+        assert!(page.contains(&format!("\n| `{key}` |")), "{key}");
+        let problem = Problem::of_status(StatusCode::TOO_MANY_REQUESTS, "full");
+        let told = problem.because_of(*setting).document();
+        assert_eq!(told["setting"], key);
+        assert!(told["hint"].as_str().is_some_and(|hint| hint.contains(key)), "{told:?}");
+    }
+}
+
+#[test]
+fn a_callers_text_is_shown_escaped_and_cut() {
+    assert_eq!(shown("a.example:80"), "a.example:80");
+    assert_eq!(shown("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
+    let cut = shown(&"é".repeat(10_000));
+    assert_eq!(cut, format!("{}…", "é".repeat(100)));
+}
+
+#[test]
 fn whoever_is_not_known_is_told_how_to_say_who_it_is() {
     let response = Problem::unauthenticated("no bearer").respond("req-1");
     assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");

@@ -2,7 +2,8 @@
 //!
 //! It remembers what the signer found for exact bytes and grants nothing by itself: expiry,
 //! revocation and uses are looked at elsewhere, at every call. It has two places for each token
-//! that is live, in sets of four; a token that finds its set full takes a place over.
+//! that is live, in sets of four; a token that finds its set full takes a place over. Retiring a key
+//! empties it, under the lock of the keys.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

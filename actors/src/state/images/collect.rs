@@ -1,6 +1,7 @@
 //! Collects what turns touched, and makes the images of it: a note within each turn, one cut
 //! for a whole batch. A record that many turns of a batch touched is written once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::event::{Event, EventRecord};
@@ -35,9 +36,10 @@ impl EngineState {
     pub fn note_touched(&self, touched: &mut Touched) {
         let keys = &mut touched.keys;
         let marks = self.counters_before.marks;
+        let (created, flipped) = self.announced_now();
         for id in self.tasks.touched() {
             keys.push(Key::Task(*id));
-            if !self.tasks.contains(id) || self.is_created_now(*id) {
+            if !self.tasks.contains(id) || created.contains(id) {
                 keys.push(Key::Spec(*id));
             }
         }
@@ -55,7 +57,7 @@ impl EngineState {
             }
         }
         for id in self.sessions.touched() {
-            if !self.sessions.contains(id) || self.flips_now(*id) {
+            if !self.sessions.contains(id) || flipped.contains(id) {
                 keys.push(Key::Session(*id));
             }
         }
@@ -86,26 +88,24 @@ impl EngineState {
         keys.extend(self.runs.iter().map(|(id, _)| Key::Run(*id)));
     }
 
-    fn announced_now(&self) -> impl Iterator<Item = &Event> {
-        self.outbox.iter().filter_map(|effect| match effect {
-            Effect::Announce(record) => Some(&record.event),
-            _ => None,
-        })
-    }
-
-    fn is_created_now(&self, id: TaskId) -> bool {
-        self.announced_now()
-            .any(|event| matches!(event, Event::TaskCreated { task_id } if *task_id == id))
-    }
-
-    /// Whether this turn opens, attaches or detaches the session: each makes an event.
-    fn flips_now(&self, id: SessionId) -> bool {
-        self.announced_now().any(|event| match event {
-            Event::SessionAttached { session_id, .. } | Event::SessionDetached { session_id } => {
-                *session_id == id
+    /// The tasks that this turn creates, and the sessions that it opens, attaches or detaches: each
+    /// makes an event.
+    fn announced_now(&self) -> (BTreeSet<TaskId>, BTreeSet<SessionId>) {
+        let (mut created, mut flipped) = (BTreeSet::new(), BTreeSet::new());
+        for effect in &self.outbox {
+            let Effect::Announce(record) = effect else { continue };
+            match &record.event {
+                Event::TaskCreated { task_id } => {
+                    created.insert(*task_id);
+                }
+                Event::SessionAttached { session_id, .. }
+                | Event::SessionDetached { session_id } => {
+                    flipped.insert(*session_id);
+                }
+                _ => {}
             }
-            _ => false,
-        })
+        }
+        (created, flipped)
     }
 
     /// The images of all that was noted, as the records stand, in the order of their keys. Empties

@@ -149,6 +149,11 @@ impl Oracle {
         if self.live(id).is_some() || !ready.contains(&status) {
             return Err(refused());
         }
+        let (current, max) =
+            (u64::from(task_attempt(self, id)), self.rules.limits.attempts_per_task);
+        if current >= max {
+            return Err(EngineError::TableFull { what: "attempts of the task", current, max });
+        }
         if status == TaskStatus::Blocked {
             self.room_to_live(root)?;
         }
@@ -248,6 +253,12 @@ impl Oracle {
         {
             let hash = format!("b3-{}", blake3::hash(text.as_bytes()).to_hex());
             *content = ContentRef::Stored { hash, bytes: text.len() as u64 };
+        }
+        if let (Out::Partial(body), OutputEvent::Partial { chunk }) = (out, &mut event) {
+            let bytes = json_text(body).len() as u64;
+            if bytes > self.rules.limits.inline_bytes {
+                *chunk = json!({ "omitted_bytes": bytes });
+            }
         }
         event
     }

@@ -68,13 +68,17 @@ impl Oracle {
         if let Some(child) = self.below(id).first() {
             let (own, below) = (&self.tasks[&id], &self.tasks[child]);
             let waits = below.status.is_settled() && !self.is_pinned(*child);
-            let next = if waits { own.settled.max(below.settled) + 1 } else { now };
+            let next = if waits { own.settled.max(below.settled) + 1 } else { now + 1 };
             self.tasks.get_mut(&id).unwrap().settled = next;
             *budget -= 1;
             return;
         }
         for attempt in 1..=self.tasks[&id].attempt {
             let Some(held) = self.attempts.get_mut(&(id, attempt)) else { continue };
+            if *budget == 0 {
+                return;
+            }
+            *budget -= 1;
             while *budget > 0 && held.outputs.pop().is_some() {
                 *budget -= 1;
             }
@@ -102,7 +106,7 @@ impl Oracle {
             *budget -= 1;
             let token = self.tokens.get(&self.sessions[&id].token);
             if token.is_some_and(|token| !token.revoked) {
-                self.sessions.get_mut(&id).unwrap().idle_since = self.now.ms;
+                self.sessions.get_mut(&id).unwrap().idle_since = self.now.ms + 1;
             } else {
                 self.sessions.remove(&id);
             }

@@ -6,7 +6,11 @@ use super::{Key, wide};
 use crate::cli::settings::value::{Kind, Value};
 
 pub(super) const LIMITS: &[Key] = &[
-    number!("limits.prompt_bytes", "Bytes of a prompt.", engine.limits.prompt_bytes),
+    number!(
+        "limits.prompt_bytes",
+        "Bytes of a prompt, and of a task's directive, which becomes one.",
+        engine.limits.prompt_bytes
+    ),
     number!(
         "limits.value_bytes",
         "Bytes of a result, an answer or a question.",
@@ -17,6 +21,7 @@ pub(super) const LIMITS: &[Key] = &[
         "Bytes above which a body is kept once and by reference.",
         engine.limits.inline_bytes
     ),
+    number!("limits.attempts_per_task", "Attempts of a task.", engine.limits.attempts_per_task),
     number!(
         "limits.outputs_per_attempt",
         "Output events of an attempt.",
@@ -60,7 +65,11 @@ pub(super) const LIMITS: &[Key] = &[
         "First depth of sub-tasks that is refused.",
         engine.max_spawn_depth
     ),
-    number!("limits.queued_turns", "Turns that may wait.", engine.queue_limit),
+    number!(
+        "limits.queued_turns",
+        "Turns that may wait; and dispatches that wait for a resume.",
+        engine.queue_limit
+    ),
     key!(
         "limits.attempt_secs",
         Number,

@@ -9,7 +9,7 @@ use adjutant::{
     WorkerInvocation, WorkerResult,
 };
 
-#[path = "calm.rs"]
+#[path = "../../calm.rs"]
 mod calm;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
