@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::server::Shared;
 use crate::server::caller::{Admin, Body, Token};
 use crate::server::openapi::{Attached, Beat, SessionShown};
-use crate::server::problem::Problem;
+use crate::server::problem::{Problem, Setting};
 
 /// Life of a session's token where none is asked for.
 const DAY_SECS: u64 = 24 * 3600;
@@ -52,7 +52,8 @@ pub(crate) async fn attach(
     if ttl > longest {
         let secs = longest.as_secs();
         let detail = format!("ttl_secs is {}, and {secs} is the limit", attach.ttl_secs);
-        return Err(EngineError::InvalidArgument(detail).into());
+        let refused = Problem::from(EngineError::InvalidArgument(detail));
+        return Err(refused.because_of(Setting::SessionTime));
     }
     let token = app.engine.attach(attach.operator_id, attach.role, ttl).await?;
     let answer = json!({

@@ -173,7 +173,8 @@ async fn a_dispatch_that_waits_for_a_resume_holds_its_place_and_is_known_though_
     let path = format!("/v1/tasks/{other}/dispatch");
     loop {
         let told = desk.post(&path, &desk.admin, &long).await;
-        if problem(told, 429, "too_many_dispatches").await["setting"] == "waiting_dispatches" {
+        if problem(told, 429, "too_many_dispatches").await["setting"] == "limits.waiting_dispatches"
+        {
             break;
         }
         assert!(!client.is_finished(), "its client was answered and the place is free");

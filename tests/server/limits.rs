@@ -144,6 +144,7 @@ async fn a_session_that_would_live_beyond_the_limit_is_refused() {
     let refused = desk.post("/v1/sessions", &desk.admin, &attach(91)).await;
     let told = problem(refused, 400, "invalid_argument").await;
     assert!(told["detail"].as_str().unwrap().contains("90 is the limit"), "{told}");
+    assert_eq!(told["setting"], "limits.session_secs");
 }
 
 #[tokio::test]

@@ -125,6 +125,42 @@ fn so_many_revoked_tokens_are_remembered_the_newest() {
 }
 
 #[test]
+fn a_token_is_live_until_it_is_revoked_or_runs_out() {
+    let (mut state, _) = state(Limits::default());
+    for number in 0..3 {
+        attach(&mut state, number).unwrap();
+    }
+    let (fingerprint, end) = (signed(0).fingerprint, NOW.ms + 60_000);
+    let live = |state: &EngineState, ms| state.is_token_live(fingerprint, Now { ms, ..NOW });
+    assert!(live(&state, NOW.ms) && live(&state, end - 1));
+    assert!(!live(&state, end) && !live(&state, end + 1));
+    assert!(!state.is_token_live(signed(9).fingerprint, NOW));
+    assert_eq!(state.token_record(fingerprint).map(|record| record.revoked), Some(false));
+    state.revoke(fingerprint).unwrap();
+    assert!(!live(&state, NOW.ms));
+    assert_eq!(state.revoke_minted_under(2), 0, "nothing was minted under it");
+    assert_eq!(state.revoke_minted_under(1), 2, "what was revoked counts no more");
+    assert_eq!(state.revoke_minted_under(1), 0);
+    assert_eq!(state.token_record(signed(2).fingerprint).map(|it| it.revoked), Some(true));
+}
+
+#[test]
+fn the_questions_that_are_open_are_listed() {
+    let (mut state, _) = state(Limits::default());
+    at_work(&mut state, 0).unwrap();
+    let key = ResumeKey::from_bits(1);
+    let open = |state: &EngineState| state.open_questions().into_iter().map(|it| it.0).collect();
+    let none: Vec<ResumeKey> = open(&state);
+    assert_eq!(none, []);
+    state.query_senior(Access::Trusted, TASK, key, crate::call::measured(1), NOW).unwrap();
+    let one: Vec<ResumeKey> = open(&state);
+    assert_eq!(one, [key]);
+    state.answer_query(Access::Trusted, key, crate::call::measured(2), NOW).unwrap();
+    let none: Vec<ResumeKey> = open(&state);
+    assert_eq!(none, []);
+}
+
+#[test]
 fn an_attempt_that_ends_quietly_is_seen_by_who_waits() {
     let (mut state, rules) = state(Limits::default());
     assert!(state.sent_nothing(TASK, 1));

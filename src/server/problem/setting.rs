@@ -27,6 +27,8 @@ settings! {
     Programs = "programs.allow",
     /// Runs that are carried on at a time.
     LiveRuns = "limits.live_runs",
+    /// Life of a session that is attached over HTTP.
+    SessionTime = "limits.session_secs",
     /// Dispatches that wait for their agent.
     WaitingDispatches = "limits.waiting_dispatches",
     /// Bytes that dispatches keep.

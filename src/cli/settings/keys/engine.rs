@@ -65,7 +65,11 @@ pub(super) const LIMITS: &[Key] = &[
         "First depth of sub-tasks that is refused.",
         engine.max_spawn_depth
     ),
-    number!("limits.queued_turns", "Turns that may wait.", engine.queue_limit),
+    number!(
+        "limits.queued_turns",
+        "Turns that may wait; and dispatches that wait for a resume.",
+        engine.queue_limit
+    ),
     key!(
         "limits.attempt_secs",
         Number,
