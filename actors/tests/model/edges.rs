@@ -149,7 +149,7 @@ fn the_questions_that_are_open_are_listed() {
     let (mut state, _) = state(Limits::default());
     at_work(&mut state, 0).unwrap();
     let key = ResumeKey::from_bits(1);
-    let open = |state: &EngineState| state.open_questions().into_iter().map(|it| it.0).collect();
+    let open = |state: &EngineState| state.open_questions(9).into_iter().map(|it| it.0).collect();
     let none: Vec<ResumeKey> = open(&state);
     assert_eq!(none, []);
     state.query_senior(Access::Trusted, TASK, key, crate::call::measured(1), NOW).unwrap();
