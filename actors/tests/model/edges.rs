@@ -7,6 +7,7 @@ use adjutant_actors::errors::EngineError;
 use adjutant_actors::model::ids::{ResumeKey, TaskId};
 use adjutant_actors::model::role::Role;
 use adjutant_actors::model::session::SessionFaces;
+use adjutant_actors::model::task::TaskStatus;
 use adjutant_actors::model::token::{CapToken, Signed, TokenFingerprint, TokenSigner};
 use adjutant_actors::state::attempts::{AttemptEnd, NewAttempt, Verdict};
 use adjutant_actors::state::auth::{Access, NewToken, Reach};
@@ -188,4 +189,45 @@ fn the_ends_of_attempts_have_words_of_their_own() {
     ];
     let words: Vec<_> = ends.iter().map(AttemptEnd::word).collect();
     assert_eq!(words, ["done", "failed", "timed_out", "interrupted"]);
+}
+
+#[test]
+fn a_look_at_a_task_tells_what_it_is() {
+    let (mut state, _) = state(Limits::default());
+    assert_eq!((state.glance(&TASK), state.task_agent(&TASK)), (None, None));
+    attach(&mut state, 0).unwrap();
+    let session = state.session_of(signed(0).fingerprint);
+    assert!(session.is_some());
+    assert_eq!(state.attached_sessions(Role::Operator), 1);
+    assert_eq!(state.attached_sessions(Role::Senior), 0);
+    let own = Access::Token(signed(0));
+    state.create_task(own, NewTask::new(TASK, Arc::new(spec(1))), NOW).unwrap();
+    assert_eq!(state.task_attempt(TASK), Ok(0));
+    for attempt in 1..=2 {
+        at_work(&mut state, attempt).unwrap();
+        assert_eq!(state.task_attempt(TASK), Ok(attempt as u32));
+        assert_eq!(state.glance(&TASK).unwrap().0, TaskStatus::Running);
+        state.finish_attempt(TASK, attempt as u32, AttemptEnd::Done, NOW);
+        assert_eq!(state.glance(&TASK).unwrap().0, TaskStatus::Blocked);
+    }
+    assert_eq!(state.task_agent(&TASK), Some("agent-1"));
+    assert_eq!((state.task_session(&TASK), state.task_parent(&TASK)), (session, None));
+    at_work(&mut state, 3).unwrap();
+    let below = TaskId::from_bits(2);
+    let sub = NewTask { parent: Some(TASK), ..NewTask::new(below, Arc::new(spec(2))) };
+    state.create_task(Access::Token(signed(3)), sub, NOW).unwrap();
+    assert_eq!((state.task_session(&below), state.task_parent(&below)), (session, Some(TASK)));
+    state.detach(own, NOW).unwrap();
+    assert_eq!(state.attached_sessions(Role::Operator), 0);
+}
+
+#[test]
+fn an_attempt_that_takes_long_is_an_event_and_nothing_else() {
+    let (mut state, _) = state(Limits::default());
+    at_work(&mut state, 0).unwrap();
+    state.commit(&mut Vec::new());
+    let (before, revision) = (state.last_seq(), revision(&state));
+    state.note_slow_attempt(TASK, 1, 20, 10, NOW);
+    assert_eq!(state.last_seq(), before + 1);
+    assert_eq!(self::revision(&state), revision);
 }

@@ -204,7 +204,11 @@ const SERVER: &[Key] = &[
 ];
 
 const LINK: &[Key] = &[
-    secs!("link.ping_secs", "How often a connected operator is pinged.", server.links.ping),
+    secs!(
+        "link.ping_secs",
+        "How often a connected operator is pinged, and the token behind its login looked at.",
+        server.links.ping
+    ),
     number!(
         "link.missed_pings",
         "Pings without a sign of life after which a socket is given up.",
