@@ -26,6 +26,7 @@ pub fn json_schema() -> Value {
         ("ask", generator.subschema_for::<AskSpec>()),
     ];
     let mut schema = generator.into_root_schema_for::<Blueprint>().to_value();
+    leave_out_examples(&mut schema);
     allow_file_refs(&mut schema);
     schema["properties"]["flow"] = json!({"$ref": "#/$defs/FlowNode"});
     schema["properties"]["agents"]["items"] =
@@ -55,6 +56,22 @@ fn spec_of_kind(kind: &str, spec: &schemars::Schema) -> Value {
         "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
         "then": {"properties": {"spec": spec}},
     })
+}
+
+/// Descriptions come from the records' documentation, whose examples are for embedders.
+fn leave_out_examples(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(about)) = fields.get_mut("description")
+                && let Some(end) = about.find("\n\n```")
+            {
+                about.truncate(end);
+            }
+            fields.values_mut().for_each(leave_out_examples);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_examples),
+        _ => {}
+    }
 }
 
 /// Wherever a free text stands, a reference to a file may stand too.

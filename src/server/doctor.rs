@@ -43,21 +43,21 @@ pub enum Level {
     /// As it should be.
     Ok,
     /// It works, and may not for long.
+    ///
+    /// ```
+    /// use adjutant::server::{Finding, Level};
+    ///
+    /// let full = Finding::warn("disk", "3 % are free", "make room");
+    /// assert_eq!((full.level, full.hint.as_deref()), (Level::Warn, Some("make room")));
+    /// assert_eq!(Finding::ok("disk", "all well").hint, None);
+    /// assert_eq!(Finding::fail("disk", "read-only", "mount it anew").level, Level::Fail);
+    /// ```
     Warn,
     /// It does not work.
     Fail,
 }
 
 /// One thing that was looked at.
-///
-/// ```
-/// use adjutant::server::{Finding, Level};
-///
-/// let full = Finding::warn("disk", "3 % are free", "make room");
-/// assert_eq!((full.level, full.hint.as_deref()), (Level::Warn, Some("make room")));
-/// assert_eq!(Finding::ok("disk", "all well").hint, None);
-/// assert_eq!(Finding::fail("disk", "read-only", "mount it anew").level, Level::Fail);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema, JsonSchema)]
 #[non_exhaustive]
 pub struct Finding {

@@ -60,6 +60,7 @@ async fn the_document_that_is_checked_in_is_the_one_that_is_served() {
         served == kept,
         "docs/openapi.json differs; write it anew: cargo run -- openapi > docs/openapi.json"
     );
+    assert!(!served.contains("```"), "an example for embedders is in the document");
 }
 
 #[tokio::test]

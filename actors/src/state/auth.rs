@@ -369,6 +369,14 @@ impl EngineState {
 
     /// Whether a token may still be used, as far as its record says. One of which there is no record
     /// may not.
+    ///
+    /// ```
+    /// use adjutant_actors::{model::token::TokenFingerprint, state::effect::Now};
+    /// # use adjutant_actors::{config::EngineCfg, state::{EngineState, Rules}};
+    /// # let state = EngineState::new(Rules::from(&EngineCfg::default()));
+    /// let unknown = TokenFingerprint::of_nonce("nobody's");
+    /// assert!(!state.is_token_live(unknown, Now { unix: 1, ms: 1 }));
+    /// ```
     #[must_use]
     pub fn is_token_live(&self, fingerprint: TokenFingerprint, now: Now) -> bool {
         self.tokens.get(&fingerprint).is_some_and(|record| {

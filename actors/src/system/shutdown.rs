@@ -17,7 +17,7 @@ use crate::system::ActorSystem;
 /// # let system = ActorSystem::new(EngineCfg::default(), std::sync::Arc::new(SystemClock::new()));
 /// let report = system.shutdown(std::time::Duration::from_secs(5)).await;
 /// assert!(report.interrupted.is_empty() && report.killed == 0, "{report}");
-/// assert!(system.is_draining());
+/// assert!(system.is_draining() && system.is_closed());
 /// let open = |state: &mut adjutant_actors::state::EngineState| state.tasks_with(|status| !status.is_final());
 /// assert!(system.with_state("look", open).await.is_err()); // it has stopped
 /// # Ok(()) }

@@ -207,3 +207,10 @@ fn what_becomes_of_an_interrupted_agent_is_one_of_two_words() {
         assert_eq!(serde_json::from_value::<Blueprint>(value).is_ok(), fits, "{word}");
     }
 }
+
+#[test]
+fn descriptions_hold_no_examples_for_embedders() {
+    let text = json_schema().to_string();
+    assert!(text.contains("A function that the host registered"), "descriptions are there");
+    assert!(!text.contains("```"), "{text}");
+}
