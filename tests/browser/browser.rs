@@ -47,17 +47,24 @@ impl Drop for Browser {
     }
 }
 
+/// A driver and its port. One that found its port taken meanwhile ends, and another is started.
 fn driver() -> (Child, String) {
-    let mut command = Command::new("chromedriver");
-    command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child =
-        command.spawn().expect("chromedriver is needed: apt-get install chromium-driver");
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let port = lines.map_while(Result::ok).find_map(|line| {
-        let (_, port) = line.split_once("started successfully on port ")?;
-        Some(port.trim_end_matches('.').to_owned())
-    });
-    (child, port.expect("chromedriver names its port"))
+    for _ in 0..5 {
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child =
+            command.spawn().expect("chromedriver is needed: apt-get install chromium-driver");
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = lines.map_while(Result::ok).find_map(|line| {
+            let (_, port) = line.split_once("started successfully on port ")?;
+            Some(port.trim_end_matches('.').to_owned())
+        });
+        if let Some(port) = port {
+            return (child, port);
+        }
+        let _ = child.wait();
+    }
+    panic!("no chromedriver names its port");
 }
 
 impl Browser {
