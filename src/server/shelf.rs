@@ -101,6 +101,7 @@ pub enum Put {
 ///     aliases: vec![],
 ///     generation: 7,
 ///     since: 0,
+///     opener: None,
 /// };
 /// shelf.keep_logins(&[login], &[])?;
 /// shelf.keep_logins(&[], &["op-1".into()])?;

@@ -1,6 +1,7 @@
 //! Headless Chromium behind its driver: one at a time, with waits for what the page shows.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -31,19 +32,35 @@ pub(crate) struct Setup {
 pub(crate) struct Browser {
     pub(crate) client: Client,
     driver: Mutex<Child>,
+    port: String,
+    session: String,
     _profile: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // A driver that is told to end takes its browser with it; a killed one leaves it behind.
-        let driver = self.driver.get_mut().unwrap();
-        let told = Command::new("kill").args(["-TERM", &driver.id().to_string()]).status();
-        if !told.is_ok_and(|status| status.success()) {
-            let _ = driver.kill();
+        // A driver leaves its browser behind, unless the session is ended: then it waits for its end.
+        if let Err(error) = end_session(&self.port, &self.session) {
+            eprintln!("a browser may be left: {error}");
         }
+        let driver = self.driver.get_mut().unwrap();
+        let _ = driver.kill();
         let _ = driver.wait();
+    }
+}
+
+/// Ends a session of the driver, and with it the browser. Blocks, since it is for a drop.
+fn end_session(port: &str, session: &str) -> std::io::Result<()> {
+    let mut driver = TcpStream::connect(format!("127.0.0.1:{port}"))?;
+    driver.set_read_timeout(Some(LONG))?;
+    let line = format!("DELETE /session/{session} HTTP/1.1");
+    write!(driver, "{line}\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    BufReader::new(driver).read_line(&mut answer)?;
+    match answer.contains(" 200 ") {
+        true => Ok(()),
+        false => Err(std::io::Error::other(answer)),
     }
 }
 
@@ -105,7 +122,9 @@ impl Browser {
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let driven = format!("http://127.0.0.1:{port}");
         let client = builder.capabilities(wanted).connect(&driven).await.unwrap();
-        Self { client, driver: Mutex::new(driver), _profile: profile, _turn: turn }
+        let session = client.session_id().await.unwrap().expect("a session is there");
+        let driver = Mutex::new(driver);
+        Self { client, driver, port, session, _profile: profile, _turn: turn }
     }
 
     /// Opens the page by a fresh link, and waits until it follows the events.
