@@ -17,6 +17,7 @@ use adjutant_actors::state::sessions::NewSession;
 use adjutant_actors::state::tasks::NewTask;
 use adjutant_actors::state::{EngineState, Rules};
 
+use crate::call::carry::measured;
 use crate::call::{Out, spec};
 
 const NOW: Now = Now { unix: 1_000_000, ms: 1_000 };
@@ -153,10 +154,10 @@ fn the_questions_that_are_open_are_listed() {
     let open = |state: &EngineState| state.open_questions(9).into_iter().map(|it| it.0).collect();
     let none: Vec<ResumeKey> = open(&state);
     assert_eq!(none, []);
-    state.query_senior(Access::Trusted, TASK, key, crate::call::measured(1), NOW).unwrap();
+    state.query_senior(Access::Trusted, TASK, key, measured(1), NOW).unwrap();
     let one: Vec<ResumeKey> = open(&state);
     assert_eq!(one, [key]);
-    state.answer_query(Access::Trusted, key, crate::call::measured(2), NOW).unwrap();
+    state.answer_query(Access::Trusted, key, measured(2), NOW).unwrap();
     let none: Vec<ResumeKey> = open(&state);
     assert_eq!(none, []);
 }
@@ -171,7 +172,7 @@ fn an_attempt_that_ends_quietly_is_seen_by_who_waits() {
     state.append_output(Access::Token(signed(0)), TASK, 1, out, NOW).unwrap();
     assert!(!state.sent_nothing(TASK, 1));
     let key = ResumeKey::from_bits(1);
-    state.query_senior(Access::Trusted, TASK, key, crate::call::measured(1), NOW).unwrap();
+    state.query_senior(Access::Trusted, TASK, key, measured(1), NOW).unwrap();
     let before = revision(&state);
     let verdict = state.finish_attempt(TASK, 1, AttemptEnd::Done, NOW);
     assert_eq!(verdict, Some(Verdict::Suspended(key)));

@@ -13,7 +13,8 @@ use adjutant_actors::state::verdicts::Marking;
 use adjutant_actors::system::{ActorSystem, PollStart};
 use tokio::task::JoinHandle;
 
-use crate::call::{Call, Said, Who, begun, new_attempt, plain, session_of};
+use crate::call::carry::{begun, new_attempt};
+use crate::call::{Call, Said, Who, plain, session_of};
 use crate::shared::Shared;
 use crate::worker::{Fate, SimLaunch};
 
