@@ -11,7 +11,7 @@ use adjutant_actors::state::images::{Row, SetAside};
 use adjutant_actors::state::outputs::BodyHash;
 
 use crate::world::{
-    Folder, People, agents, at_rest, cfg, eventually, idle, open, read, soon, start,
+    Folder, People, agents, at_rest, cfg, dispatched, eventually, idle, open, read, soon, start,
 };
 
 fn says<T: std::fmt::Debug>(result: Result<T, EngineError>, what: &str) {
@@ -158,13 +158,7 @@ async fn an_engine_that_is_dropped_makes_its_last_changes_safe_and_gives_the_pla
     let engine = open(folder.store()).await;
     let people = People::of(&engine).await;
     let task = start(&engine, &people.operator, "hang").await;
-    let run = tokio::spawn({
-        let (engine, token) = (engine.unanchored(), people.operator.clone());
-        async move { engine.dispatch_attempt_with(&token, &task, &agents()).await }
-    });
-    let running =
-        || async { read(&engine, &people.operator, task).await.status == TaskStatus::Running };
-    eventually("the attempt", running).await;
+    let run = dispatched(&engine, &people, task).await;
     drop(engine);
     assert!(soon("the dispatch", run).await.unwrap().is_err());
     let mut store = None;
@@ -185,13 +179,7 @@ async fn a_shutdown_makes_everything_safe_and_closes_the_journal() {
     let engine = open(folder.store()).await;
     let people = People::of(&engine).await;
     let task = start(&engine, &people.operator, "hang").await;
-    let run = tokio::spawn({
-        let (engine, token) = (engine.clone(), people.operator.clone());
-        async move { engine.dispatch_attempt_with(&token, &task, &agents()).await }
-    });
-    let running =
-        || async { read(&engine, &people.operator, task).await.status == TaskStatus::Running };
-    eventually("the attempt", running).await;
+    let run = dispatched(&engine, &people, task).await;
     let report = soon("the shutdown", engine.shutdown(Duration::from_millis(200))).await;
     assert_eq!(report.interrupted, [(task, 1)]);
     assert!(soon("the dispatch", run).await.unwrap().is_err());

@@ -11,17 +11,8 @@ use adjutant::{
 use serde_json::json;
 
 use crate::world::{
-    DAY, Folder, People, agents, at_rest, cfg, eventually, open, read, soon, start,
+    DAY, Folder, People, agents, at_rest, cfg, dispatched, open, read, soon, start,
 };
-
-async fn dispatched(engine: &Engine, people: &People, task: adjutant::TaskId) {
-    let (caller, token) = (engine.clone(), people.operator.clone());
-    let run = async move { caller.dispatch_attempt_with(&token, &task, &agents()).await };
-    tokio::spawn(run);
-    let running =
-        || async { read(engine, &people.operator, task).await.status == TaskStatus::Running };
-    eventually("the attempt", running).await;
-}
 
 #[tokio::test]
 async fn the_acknowledged_state_comes_back_from_a_store_that_was_closed() {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use adjutant::journal::Journal;
 use adjutant::store::{SqliteStore, StoreCfg};
 use adjutant::{
-    CapToken, Engine, EngineCfg, HoldPolicy, InProcSpawner, LayerRegistry, Role, SpawnerAdapter,
-    TaskId, TaskSpec, TaskState, TaskStatus, WorkerResult,
+    CapToken, DispatchOutcome, Engine, EngineCfg, EngineError, HoldPolicy, InProcSpawner,
+    LayerRegistry, Role, SpawnerAdapter, TaskId, TaskSpec, TaskState, TaskStatus, WorkerResult,
 };
 use ractor::{ActorCell, ActorStatus};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -50,6 +51,22 @@ impl People {
 
 pub(crate) async fn start(engine: &Engine, token: &CapToken, agent: &str) -> TaskId {
     engine.start_task(token, TaskSpec::new(agent, "do it")).await.unwrap()
+}
+
+/// Dispatches a task in the background, and waits until its attempt runs.
+pub(crate) async fn dispatched(
+    engine: &Engine,
+    people: &People,
+    task: TaskId,
+) -> JoinHandle<Result<DispatchOutcome, EngineError>> {
+    // A caller in the middle of its dispatch keeps no engine from ending.
+    let (caller, token) = (engine.unanchored(), people.operator.clone());
+    let run = async move { caller.dispatch_attempt_with(&token, &task, &agents()).await };
+    let run = tokio::spawn(run);
+    let running =
+        || async { read(engine, &people.operator, task).await.status == TaskStatus::Running };
+    eventually("the attempt", running).await;
+    run
 }
 
 pub(crate) async fn read(engine: &Engine, token: &CapToken, task: TaskId) -> TaskState {
