@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::errors::EngineError;
 use crate::mail::Letter;
@@ -30,12 +31,16 @@ pub(crate) struct Arguments {
 
 type BeatReply = oneshot::Sender<Result<HeartbeatReply, EngineError>>;
 
+/// A timer that goes with its actor, which it would else keep in memory until it is due.
+type Timer = AbortOnDropHandle<Result<(), MessagingErr<Letter<SessionMsg>>>>;
+
 pub(crate) struct Pulse {
     core: Arc<Core>,
     session: SessionId,
     waiting: Vec<(Access, BeatReply)>,
     in_turn: Vec<BeatReply>,
     beats: u64,
+    quiet: Timer,
 }
 
 impl Actor for Session {
@@ -49,9 +54,8 @@ impl Actor for Session {
         args: Arguments,
     ) -> Result<Pulse, ActorProcessingErr> {
         let Arguments { core, session } = args;
-        let mail = core.mail.clone();
-        let _timer = myself.send_after(QUIET, move || mail.letter(SessionMsg::Quiet(0)));
-        Ok(Pulse { core, session, waiting: Vec::new(), in_turn: Vec::new(), beats: 0 })
+        let quiet = timer(&core, 0, &myself);
+        Ok(Pulse { core, session, waiting: Vec::new(), in_turn: Vec::new(), beats: 0, quiet })
     }
 
     async fn handle(
@@ -78,6 +82,13 @@ impl Actor for Session {
     ) -> Result<(), ActorProcessingErr> {
         Ok(())
     }
+}
+
+/// Asks after the quiet time whether there were more beats than these.
+fn timer(core: &Arc<Core>, beats: u64, myself: &ActorRef<Letter<SessionMsg>>) -> Timer {
+    let mail = core.mail.clone();
+    let timer = myself.send_after(QUIET, move || mail.letter(SessionMsg::Quiet(beats)));
+    AbortOnDropHandle::new(timer)
 }
 
 impl Pulse {
@@ -115,8 +126,7 @@ impl Pulse {
     fn quiet(&mut self, beats: u64, myself: &ActorRef<Letter<SessionMsg>>) {
         let busy = !self.waiting.is_empty() || !self.in_turn.is_empty();
         if busy || beats != self.beats {
-            let (beats, mail) = (self.beats, self.core.mail.clone());
-            let _timer = myself.send_after(QUIET, move || mail.letter(SessionMsg::Quiet(beats)));
+            self.quiet = timer(&self.core, self.beats, myself);
             return;
         }
         self.core.lock_sessions().remove(&self.session);

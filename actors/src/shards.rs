@@ -14,6 +14,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Most entries of a table: what 128 buckets hold.
 const FULL: usize = 112;
+/// A table without a free bucket that holds so many entries is split rather than tidied, so that
+/// tidying makes room for a good many insertions.
+const CROWDED: usize = 84;
 /// Two neighbors with so few entries together become one; below half of a full one, so that the
 /// next insertions do not split it again.
 const MERGED: usize = 40;
@@ -110,12 +113,45 @@ impl<K: Eq + Hash, V> ShardMap<K, V> {
             self.directory.push(0);
             self.tables.push(Shard { depth: 0, table: HashTable::new() });
         }
-        while self.shard(hash).is_some_and(|shard| shard.table.len() >= FULL) && self.split(hash) {}
+        self.make_room(hash);
         let hasher = self.hasher.clone();
         let shard = self.shard_mut(hash)?;
         shard.table.insert_unique(hash, (key, value), |(own, _)| hasher.hash_one(own));
         self.len += 1;
         None
+    }
+
+    /// Sees to it that an insertion does not make the table of a hash grow beyond a full one.
+    fn make_room(&mut self, hash: u64) {
+        while let Some(shard) = self.shard(hash) {
+            // Buckets that a removal left behind count as taken.
+            let taken = shard.table.len() == shard.table.capacity();
+            let bound = if taken { CROWDED } else { FULL };
+            if shard.table.len() < bound {
+                // Below half of a full one it finds the room by itself.
+                if taken && shard.table.len() >= FULL / 2 {
+                    self.tidy(hash);
+                }
+                return;
+            }
+            if !self.split(hash) {
+                return;
+            }
+        }
+    }
+
+    /// Moves the entries of the table of a hash into the spare one, which has no used up bucket.
+    fn tidy(&mut self, hash: u64) {
+        let mut fresh = std::mem::take(&mut self.spare);
+        fresh.reserve(FULL, |(own, _)| self.hasher.hash_one(own));
+        let hasher = self.hasher.clone();
+        let Some(shard) = self.shard_mut(hash) else { return };
+        std::mem::swap(&mut shard.table, &mut fresh);
+        for entry in fresh.drain() {
+            let own = hasher.hash_one(&entry.0);
+            shard.table.insert_unique(own, entry, |(own, _)| hasher.hash_one(own));
+        }
+        self.spare = fresh;
     }
 
     /// Splits the table of a hash in two. Returns whether that is possible.
@@ -314,6 +350,21 @@ mod tests {
         assert!(room <= FULL, "{room} places are kept for one value");
         assert_eq!(map.tables.len() - map.vacant.len(), 1);
         assert_eq!(map.get(&0), Some(&[0; 64]));
+    }
+
+    #[test]
+    fn no_table_grows_beyond_its_bound_while_entries_come_and_go() {
+        let mut map = ShardMap::default();
+        for key in 0..1_000_000_u64 {
+            map.insert(key, ());
+            if key >= 2_000 {
+                map.remove(&(key - 2_000));
+            }
+        }
+        let most = map.tables.iter().map(|shard| shard.table.num_buckets()).max();
+        assert_eq!(most, Some(128), "buckets for at most {FULL} entries");
+        assert!((998_000..1_000_000).all(|key| map.contains(&key)));
+        assert_eq!(map.len(), 2_000);
     }
 
     #[test]

@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::launch::{Built, Factory, panic_text};
 use crate::mail::{Letter, Mail};
@@ -41,6 +42,8 @@ pub(crate) struct Keeper {
     generation: u64,
     broken_at: VecDeque<Instant>,
     waiting: Vec<oneshot::Sender<Checkout>>,
+    /// Brings the next rebuild. It goes with its actor, which it would else keep in memory.
+    timer: Option<AbortOnDropHandle<Result<(), MessagingErr<Letter<SpawnerMsg>>>>>,
 }
 
 impl Actor for Spawner {
@@ -59,6 +62,7 @@ impl Actor for Spawner {
             generation: 0,
             broken_at: VecDeque::new(),
             waiting: Vec::new(),
+            timer: None,
         };
         keeper.build(&myself);
         Ok(keeper)
@@ -148,7 +152,8 @@ impl Keeper {
         self.product = Product::Resting;
         let wait = backoff.saturating_mul(1 << (breaks - 1).min(16));
         let mail = self.args.mail.clone();
-        let _timer = myself.send_after(wait, move || mail.letter(SpawnerMsg::Rebuild));
+        let timer = myself.send_after(wait, move || mail.letter(SpawnerMsg::Rebuild));
+        self.timer = Some(AbortOnDropHandle::new(timer));
     }
 
     fn answer_waiting(&mut self) {

@@ -18,7 +18,7 @@ const ROWS: usize = 64;
 /// Places that share one address.
 const WAYS: usize = 4;
 /// Sets of a row that is in use, at least: so many tokens are remembered whatever is expected.
-const SETS_MIN: usize = 64;
+const SETS_MIN: usize = 32;
 /// Tokens for which places are made at most. A taken place holds about 400 bytes.
 const TOKENS_MAX: usize = 1 << 20;
 
