@@ -199,10 +199,11 @@ async fn soak(minutes: f64) -> Result<bool, EngineError> {
     while let Some(ended) = running.join_next().await {
         broke += u32::from(ended.is_err());
     }
+    let under_load = look(&soak.engine).await?;
     let last = settle(&soak, first).await?;
     let audit = soak.engine.with_state("audit", |state| state.audit()).await?;
     let slope = process::slope(&samples);
-    report(&soak, minutes, &samples, slope, (first, last));
+    report(&soak, minutes, &samples, slope, [first, under_load, last]);
     let mut faults = Vec::new();
     if last != first {
         faults.push(format!("not everything returned: {first:?} became {last:?}"));
@@ -224,7 +225,13 @@ async fn soak(minutes: f64) -> Result<bool, EngineError> {
     Ok(faults.is_empty())
 }
 
-fn report(soak: &Soak, minutes: f64, samples: &[Sample], slope: f64, (first, last): (Rest, Rest)) {
+fn report(
+    soak: &Soak,
+    minutes: f64,
+    samples: &[Sample],
+    slope: f64,
+    [first, under_load, last]: [Rest; 3],
+) {
     let counts = soak.engine.counts();
     println!("soaked for {minutes} minutes");
     for (name, done) in loads::KINDS.iter().zip(&soak.done) {
@@ -238,7 +245,7 @@ fn report(soak: &Soak, minutes: f64, samples: &[Sample], slope: f64, (first, las
     let end = samples.last().map_or(0, |sample| sample.bytes);
     println!("{:>12}  KiB of memory at most, {} at the end", peak / 1024, end / 1024);
     println!("{:>12.1}  KiB a minute over the second half", slope / 1024.0);
-    println!("before {first:?}\nafter  {last:?}");
+    println!("before {first:?}\nloaded {under_load:?}\nafter  {last:?}");
 }
 
 #[tokio::main]

@@ -194,12 +194,20 @@ impl Load {
     async fn session(&mut self) -> Result<(), EngineError> {
         let engine = &self.soak.engine;
         let token = engine.attach("guest", Role::Operator, Duration::from_secs(2)).await?;
+        let mut left = Vec::new();
         for _ in 0..self.draw.below(4) {
-            engine.start_task(&token, TaskSpec::new("nobody", "left open")).await?;
+            left.push(engine.start_task(&token, TaskSpec::new("nobody", "left open")).await?);
             engine.heartbeat(&token).await?;
         }
         sleep(self.draw.micros(20_000)).await;
-        if self.draw.below(2) == 0 { engine.detach_and_revoke(&token).await } else { Ok(()) }
+        if self.draw.below(2) == 0 {
+            engine.detach_and_revoke(&token).await?;
+            // Who leaves with a word leaves its tasks to others; those of who lapses end by that.
+            for task in left {
+                engine.cancel_task(&self.soak.operator, &task).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn question(&mut self) -> Result<(), EngineError> {
