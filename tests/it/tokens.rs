@@ -145,6 +145,9 @@ async fn an_attempt_has_so_many_usable_tokens_and_a_revoked_one_makes_room() {
     assert_eq!(full, Err(EngineError::TableFull { what, current: 65, max: 64 }));
     engine.revoke_token(first.fingerprint()).await.unwrap();
     let last = mint(Some(1)).await.unwrap();
+    let whose = format!("worker-of-{task}");
+    assert_eq!((&first.agent_id, &last.agent_id), (&whose, &whose));
+    assert_eq!((last.role, first.max_uses, last.max_uses), (Role::Worker, None, Some(1)));
     assert!(mint(None).await.is_err());
     assert!(matches!(mint(Some(0)).await, Err(EngineError::InvalidArgument(_))));
     engine.cancel_task(&world.operator, &task).await.unwrap();
