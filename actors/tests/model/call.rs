@@ -24,9 +24,7 @@ pub(crate) mod carry;
 mod parts;
 
 pub(crate) use carry::carry_out;
-pub(crate) use parts::{
-    End, Made, Out, POOL, TOKENS, Who, json_text, session_of, spec, text, value,
-};
+pub(crate) use parts::{End, Out, POOL, TOKENS, Who, json_text, session_of, spec, text, value};
 
 /// A call. `life` is in milliseconds.
 #[derive(Debug, Clone, PartialEq)]

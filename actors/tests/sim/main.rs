@@ -247,8 +247,9 @@ async fn end(
     }
     let look = |state: &mut adjutant_actors::state::EngineState| {
         // Whether it would have run out by itself does not count.
-        let record = |made: &call::Made| state.token_record(made.signed.fingerprint);
-        let tokens = call::POOL.iter().filter_map(record).filter(|token| !token.revoked).count();
+        let records =
+            call::POOL.iter().filter_map(|made| state.token_record(made.signed.fingerprint));
+        let tokens = records.filter(|token| !token.revoked).count();
         let counts = (state.handle_count(), state.live_tasks(), state.session_count(), tokens);
         (state.audit(), state.live_attempts(), counts)
     };
