@@ -237,6 +237,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// Whether nothing fails; something may still be about to.
+    #[cfg(feature = "mcp")]
     pub(crate) fn is_well(&self) -> bool {
         self.findings.iter().all(|finding| finding.level != Level::Fail)
     }
