@@ -129,6 +129,7 @@ impl Rebuild {
     pub fn finish(mut self, rules: Rules, mark: Mark, events: Vec<EventRecord>) -> Rebuilt {
         self.drop_unfit_tasks();
         self.drop_orphans();
+        self.drop_doubled_handles();
         let mut state = EngineState::new(rules);
         let mut set_aside = std::mem::take(&mut self.set_aside);
         state.fill(self, &mut set_aside);
@@ -223,6 +224,19 @@ impl Rebuild {
             self.put_aside(key.table(), key.text(), why);
         }
         self.drop_unheld_bodies();
+    }
+
+    /// Sets aside the attempts that name one handle, which can be the handle of one at most.
+    fn drop_doubled_handles(&mut self) {
+        let mut holders: HashMap<_, Vec<_>> = HashMap::new();
+        for (place, attempt) in &self.attempts {
+            holders.entry(attempt.handle).or_default().push(*place);
+        }
+        for (task, attempt) in holders.into_values().filter(|all| all.len() > 1).flatten() {
+            let key = Key::Attempt(task, attempt);
+            self.forget(&key);
+            self.put_aside(key.table(), key.text(), "its handle is another attempt's too");
+        }
     }
 
     fn drop_unheld_bodies(&mut self) {

@@ -68,6 +68,26 @@ fn a_live_attempt_whose_row_names_a_foreign_token_keeps_its_own() {
 }
 
 #[test]
+fn a_handle_that_two_attempts_name_is_nobodys() {
+    let (mut world, _, tasks) = busy();
+    let rows = [tasks[0], tasks[1]].map(|task| (TableName::Attempts, format!("{task}/1")));
+    let live: Value = serde_json::from_slice(&world.rows[&rows[1]]).unwrap();
+    let handle: HandleKey = serde_json::from_value(live["handle"].clone()).unwrap();
+    assert_eq!(world.rebuilt().state.resolve_handle(&handle, world.now), Ok((tasks[1], 1)));
+    let image = world.rows.get_mut(&rows[0]).unwrap();
+    let mut ended: Value = serde_json::from_slice(image).unwrap();
+    ended["handle"] = live["handle"].clone();
+    *image = serde_json::to_vec(&ended).unwrap();
+    let Rebuilt { state, set_aside } = world.rebuilt();
+    state.audit().unwrap();
+    assert!(state.resolve_handle(&handle, world.now).is_err());
+    for (_, key) in rows {
+        assert!(set_aside.iter().any(|row| row.key == key && row.why.contains("handle")), "{key}");
+    }
+    sound(world.rebuilt());
+}
+
+#[test]
 fn an_event_with_the_number_0_ends_the_tail() {
     let (world, _, _) = busy();
     let mut event = world.events[0].clone();
