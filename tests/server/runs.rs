@@ -1,7 +1,7 @@
 //! Runs over the wire: what is refused, what survives the client, the key, the answer, the end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adjutant::WorkerResult;
 use adjutant::blueprint::Functions;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 
-use crate::desk::{Desk, ask, calm, held, identity, one_step, problem, until};
+use crate::desk::{Desk, LONG, ask, calm, held, identity, one_step, problem, until};
 
 fn gated() -> Value {
     json!({ "name": "gate", "kind": "rust_fn", "spec": { "fn_id": "gate" } })
@@ -60,11 +60,13 @@ async fn a_client_that_is_cut_off_in_the_middle_changes_nothing() {
         body.len()
     );
     socket.write_all(head.as_bytes()).await.unwrap();
+    let begun = Instant::now();
     let run = loop {
         let list: Value = desk.get("/v1/runs", &desk.admin).await.json().await.unwrap();
         if let Some(run) = list["runs"].get(0) {
             break run.clone();
         }
+        assert!(begun.elapsed() < LONG, "{list}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     drop(socket);
