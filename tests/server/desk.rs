@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adjutant::server::{AdminToken, Server, ServerCfg};
 use adjutant::store::{SqliteStore, StoreCfg};
@@ -177,7 +177,7 @@ pub(crate) async fn held(desk: &Desk, id: &Value) -> Value {
 /// Looks at a run until it stands so.
 pub(crate) async fn until(desk: &Desk, id: &Value, status: &str) -> Value {
     let path = format!("/v1/runs/{}", id.as_str().unwrap());
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     loop {
         let run: Value = desk.get(&path, &desk.admin).await.json().await.unwrap();
         if run["status"] == status {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adjutant::WorkerResult;
 use adjutant::blueprint::Functions;
@@ -69,7 +69,7 @@ async fn a_run_in_the_middle_of_its_step_ends_within_the_grace() {
     let open = desk.stop.clone();
     open.cancel();
     // No new one is taken from now on.
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     let refused = loop {
         let refused = desk.post("/v1/runs", &desk.admin, &body).await;
         if refused.status() == 503 {

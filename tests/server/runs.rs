@@ -1,7 +1,7 @@
 //! Runs over the wire: what is refused, what survives the client, the key, the answer, the end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adjutant::WorkerResult;
 use adjutant::blueprint::Functions;
@@ -60,7 +60,7 @@ async fn a_client_that_is_cut_off_in_the_middle_changes_nothing() {
         body.len()
     );
     socket.write_all(head.as_bytes()).await.unwrap();
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     let run = loop {
         let list: Value = desk.get("/v1/runs", &desk.admin).await.json().await.unwrap();
         if let Some(run) = list["runs"].get(0) {

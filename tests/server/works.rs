@@ -131,7 +131,7 @@ async fn the_metrics_count_outcomes_and_name_no_task() {
     desk.post(&format!("/v1/tasks/{task}/cancel"), &operator, &json!({})).await;
     problem(desk.get("/metrics", &operator).await, 403, "role_violation").await;
     // The counts follow the events, so they are looked at until they are there.
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let metrics = loop {
         let metrics = desk.get("/metrics", &desk.admin).await.text().await.unwrap();
         if metrics.contains("adjutant_outcomes_total{outcome=\"cancelled\"} 1\n") {
