@@ -69,13 +69,13 @@ async fn a_run_in_the_middle_of_its_step_ends_within_the_grace() {
     let open = desk.stop.clone();
     open.cancel();
     // No new one is taken from now on.
-    let begun = tokio::time::Instant::now();
+    let since = tokio::time::Instant::now();
     let refused = loop {
         let refused = desk.post("/v1/runs", &desk.admin, &body).await;
         if refused.status() == 503 {
             break refused;
         }
-        assert!(begun.elapsed() < LONG, "it takes runs on: {refused:?}");
+        assert!(since.elapsed() < LONG, "it takes runs on: {refused:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     crate::desk::problem(refused, 503, "stopped").await;
